@@ -1,0 +1,5 @@
+//! Krilin.
+
+pub mod clock;
+pub mod model;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The `krilin` binary.
+
+fn main() {}

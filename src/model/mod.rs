@@ -1,0 +1,9 @@
+//! The nouns. Pure data and pure decisions: nothing here awaits, runs SQL or reads a clock.
+
+pub mod bundle;
+pub mod clock;
+pub mod error;
+pub mod host;
+pub mod id;
+pub mod job;
+pub mod secret;

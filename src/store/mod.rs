@@ -1,0 +1,134 @@
+//! All SQL, one file per noun, one function per statement.
+//!
+//! Functions take a connection or pool (`impl PgExecutor<'_>` where one statement suffices) and give typed rows or a
+//! [`Error`]. Only `queue` and `apps` open transactions. Every wait has a deadline: the pool's for a connection,
+//! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
+
+pub mod schema;
+
+use std::{future::Future, str::FromStr, time::Duration};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::model::{
+    error::{Code, CtxError},
+    secret::Secret,
+};
+
+/// The longest one statement may run, in Postgres' words. Migrations and plans lift it for their own connection.
+pub const STATEMENT_TIMEOUT: &str = "10s";
+/// The longest to wait for a free connection.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest to wait for an answer when even `statement_timeout` did not end the wait (a dead network, a stopped server).
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What can go wrong in the store, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such row.
+    #[error("not found")]
+    NotFound,
+    /// A constraint refused the row; the name is the constraint's.
+    #[error("constraint {0} does not hold")]
+    Constraint(String),
+    /// The lease is somebody else's by now; whatever was done under it must be rolled back.
+    #[error("the lease is no longer held")]
+    StaleLease,
+    /// Postgres cannot be reached, is starting or stopping, or did not answer in time. Worth another try.
+    #[error("Postgres cannot be reached just now: {0}")]
+    Unavailable(String),
+    /// Two transactions met; a fresh one may succeed.
+    #[error("two transactions met: {0}")]
+    Serialization(String),
+    /// Anything else.
+    #[error(transparent)]
+    Database(sqlx::Error),
+}
+
+impl Error {
+    /// The name of the violated constraint, where that is what happened.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Constraint(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "the server is away", not "the statement is wrong":
+/// connection exceptions, insufficient resources, operator intervention.
+const AWAY: [&str; 3] = ["08", "53", "57"];
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound,
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                if code.starts_with("23") {
+                    Self::Constraint(database.constraint().unwrap_or("unnamed").to_owned())
+                } else if code.starts_with("40") || code == "55P03" {
+                    Self::Serialization(error.to_string())
+                } else if AWAY.iter().any(|class| code.starts_with(class)) {
+                    Self::Unavailable(error.to_string())
+                } else {
+                    Self::Database(error)
+                }
+            }
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<Error> for CtxError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NotFound => Self::new(Code::NotFound, "there is no such thing"),
+            Error::Constraint(name) => Self::new(Code::Conflict, format!("`{name}` does not hold")),
+            Error::StaleLease => Self::new(Code::Conflict, "another worker has taken this job over"),
+            Error::Unavailable(_) => Self::new(Code::Unavailable, "the database cannot be reached just now")
+                .with_retry_after(Duration::from_secs(1)),
+            Error::Serialization(_) => Self::new(Code::Conflict, "two changes met; try again"),
+            Error::Database(cause) => {
+                tracing::error!(error = %cause, "a statement failed");
+                Self::new(Code::Internal, "something went wrong on our side")
+            }
+        }
+    }
+}
+
+/// Waits for `work`, at most [`ANSWER_TIMEOUT`]; past it the answer is [`Error::Unavailable`].
+pub async fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        Ok(result) => result.map_err(Error::from),
+        Err(_) => Err(Error::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+    }
+}
+
+/// Options for connections to `url`: our schema first in the search path, a statement timeout, and a name that operators
+/// see in `pg_stat_activity`.
+pub fn connect_options(url: &Secret, application_name: &str) -> Result<PgConnectOptions, Error> {
+    Ok(PgConnectOptions::from_str(url.expose())?
+        .application_name(application_name)
+        .options([("search_path", "krilin,public"), ("statement_timeout", STATEMENT_TIMEOUT)]))
+}
+
+/// A pool of at most `max_connections` to `url`. Connects lazily: a Postgres that is away is an error of the first
+/// statement, not of the start.
+pub fn pool(url: &Secret, application_name: &str, max_connections: u32) -> Result<PgPool, Error> {
+    let options = connect_options(url, application_name)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}

@@ -1,0 +1,5 @@
+//! Krilin's integration tests: one binary, because a link costs more than a module.
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod world;
