@@ -41,8 +41,7 @@ pub struct Bundle {
 impl Bundle {
     /// A bundle of `source` under the file name `name`.
     pub fn new(name: &str, source: &str) -> Self {
-        let digest = Sha256::digest(source.as_bytes());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = format!("{:x}", Sha256::digest(source.as_bytes()));
         Self { hash: BundleHash(hex.into()), name: name.into(), source: source.into() }
     }
 }
