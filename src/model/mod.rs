@@ -7,3 +7,5 @@ pub mod host;
 pub mod id;
 pub mod job;
 pub mod secret;
+pub mod token;
+pub mod user;

@@ -5,6 +5,8 @@
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
 pub mod schema;
+pub mod tokens;
+pub mod users;
 
 use std::{future::Future, str::FromStr, time::Duration};
 

@@ -2,4 +2,5 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod auth;
 mod world;
