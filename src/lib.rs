@@ -1,5 +1,8 @@
 //! Krilin.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod model;
 pub mod store;
+pub mod telemetry;

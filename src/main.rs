@@ -1,3 +1,7 @@
-//! The `krilin` binary.
+//! The `krilin` binary. Everything is in the library; here the process begins and ends.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    krilin::cli::main()
+}

@@ -11,7 +11,7 @@ pub mod users;
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool,
+    ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -122,6 +122,11 @@ pub fn connect_options(url: &Secret, application_name: &str) -> Result<PgConnect
     Ok(PgConnectOptions::from_str(url.expose())?
         .application_name(application_name)
         .options([("search_path", "krilin,public"), ("statement_timeout", STATEMENT_TIMEOUT)]))
+}
+
+/// One connection to `url`, within [`ANSWER_TIMEOUT`].
+pub async fn connect(url: &Secret, application_name: &str) -> Result<PgConnection, Error> {
+    within(connect_options(url, application_name)?.connect()).await
 }
 
 /// A pool of at most `max_connections` to `url`. Connects lazily: a Postgres that is away is an error of the first

@@ -1,0 +1,149 @@
+//! What every verb is given: the options, the configuration, the clock, the database, and the way to answer.
+//!
+//! Nothing is read before a verb asks for it, so that `krilin app check` works with a broken configuration and without a
+//! Postgres.
+
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write, stderr, stdout},
+    path::PathBuf,
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool};
+
+use super::Global;
+use crate::{
+    clock::SystemClock,
+    config::{Config, Layers, Loaded, credentials, under_journal},
+    model::secret::Secret,
+    store, telemetry,
+};
+
+/// The most connections of a verb that asks and ends.
+const VERB_CONNECTIONS: u32 = 2;
+
+/// One run of the command line.
+#[derive(Debug)]
+pub struct Context {
+    /// The options that every verb has.
+    pub global: Global,
+    /// The real clock.
+    pub clock: SystemClock,
+    loaded: OnceLock<Loaded>,
+}
+
+impl Context {
+    /// A context for these options.
+    pub fn new(global: Global) -> Self {
+        Self { global, clock: SystemClock, loaded: OnceLock::new() }
+    }
+
+    /// The configuration with its provenance, read and checked at the first call.
+    pub fn loaded(&self) -> anyhow::Result<&Loaded> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let mut layers = Layers { flags: self.global.set.clone(), ..Layers::default() };
+        if let Some(file) = &self.global.config {
+            layers.file.clone_from(file);
+            layers.required = true;
+        }
+        if let Some(level) = &self.global.log_level {
+            layers.flags.push(("log.level".to_owned(), level.clone()));
+        }
+        if let Some(format) = self.global.log_format {
+            layers.flags.push(("log.format".to_owned(), serde_json::to_string(&format)?));
+        }
+        let loaded = layers.load()?;
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> anyhow::Result<&Config> {
+        self.loaded().map(|loaded| &loaded.config)
+    }
+
+    /// Starts the log as configured. For the verbs that stay; the others answer and end.
+    pub fn start_log(&self) -> anyhow::Result<()> {
+        let log = &self.config()?.log;
+        Ok(telemetry::start(&log.level, log.format, under_journal())?)
+    }
+
+    /// Where credentials are looked for, strongest first.
+    pub fn credential_directories(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(credentials::directories(&self.config()?.state_directory().join("credentials")))
+    }
+
+    /// The connection string of the role `krilin_runtime`.
+    pub fn database_url(&self) -> anyhow::Result<Secret> {
+        self.credential(credentials::DATABASE_URL)
+    }
+
+    /// The connection string of the role `krilin_owner`.
+    pub fn owner_database_url(&self) -> anyhow::Result<Secret> {
+        self.credential(credentials::OWNER_DATABASE_URL)
+    }
+
+    fn credential(&self, name: &str) -> anyhow::Result<Secret> {
+        let directories = self.credential_directories()?;
+        let found = credentials::find(name, &directories)?.ok_or_else(|| {
+            let places: Vec<String> = directories.iter().map(|d| format!("`{}`", d.display())).collect();
+            anyhow!(
+                "there is no credential `{name}` in {}; `krilin up` makes a Postgres of its own, or put the connection \
+                 string into a file of that name",
+                places.join(", ")
+            )
+        })?;
+        if found.world_readable {
+            let path = found.path.display();
+            self.warn(&format!(
+                "everybody on this machine can read the credential `{path}`; `chmod 600 {path}` ends that"
+            ));
+        }
+        Ok(found.secret)
+    }
+
+    /// A small pool as `krilin_runtime`, for a verb that asks and ends.
+    pub fn database(&self) -> anyhow::Result<PgPool> {
+        Ok(store::pool(&self.database_url()?, "krilin-cli", VERB_CONNECTIONS)?)
+    }
+
+    /// A small pool as `krilin_owner`, for publishing.
+    pub fn owner_database(&self) -> anyhow::Result<PgPool> {
+        Ok(store::pool(&self.owner_database_url()?, "krilin-cli", VERB_CONNECTIONS)?)
+    }
+
+    /// One connection as `krilin_owner`, for migrations.
+    pub async fn owner_connection(&self) -> anyhow::Result<PgConnection> {
+        let url = self.owner_database_url()?;
+        store::connect(&url, "krilin-cli").await.context("connecting as `krilin_owner`")
+    }
+
+    /// Gives the verb's answer: JSON with `--json`, else as it displays. A reader that has gone is no error.
+    pub fn answer<T: Serialize + Display>(&self, answer: &T) -> anyhow::Result<()> {
+        let text = if self.global.json { serde_json::to_string(answer)? } else { answer.to_string() };
+        match writeln!(stdout().lock(), "{text}") {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says something to the person that is no part of the answer.
+    pub fn warn(&self, words: &str) {
+        let _ = writeln!(stderr().lock(), "krilin: {words}");
+    }
+
+    /// Says why the verb failed; with `--json` as an object on standard error.
+    pub fn report(&self, error: &anyhow::Error) {
+        let words = format!("{error:#}");
+        let line = if self.global.json {
+            serde_json::json!({ "error": { "message": words } }).to_string()
+        } else {
+            format!("krilin: {words}")
+        };
+        let _ = writeln!(stderr().lock(), "{line}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The command line: roles are verbs (`serve`, `work`, `up`), things are nouns with verbs (`job list`). One file each.
+//!
+//! A verb's answer goes to standard output, as JSON with `--json`; everything else goes to standard error. The process
+//! ends with 0 when the verb did what it says, with 1 when it could not, and with 2 when it was not understood.
+
+pub mod context;
+mod db;
+pub mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use self::context::Context;
+use crate::telemetry;
+
+/// The exit code of a verb that failed. (clap itself ends with 2 when it does not understand.)
+const FAILED: u8 = 1;
+
+/// A personal cloud: apps in a sandbox, work as durable jobs, one Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "krilin", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Start here:\n  krilin up                     everything in one process, with a Postgres of its own\n  \
+                        krilin doctor                 what is wrong, and what to do about it\n  \
+                        krilin help <COMMAND>         a verb's options, with examples"
+)]
+struct Krilin {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options that every verb has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Answer in JSON, for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read this configuration file instead of /etc/krilin/krilin.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the configuration, as in `--set http.listen=127.0.0.1:0`. May be repeated.
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// What to log: a level, or a filter such as `info,krilin::queue=debug`. Same as --set log.level=….
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log_level: Option<String>,
+    /// How log lines look. Same as --set log.format=….
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<telemetry::Format>,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create roles, migrate, check the database.
+    #[command(subcommand)]
+    Db(db::Db),
+}
+
+impl Verb {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Db(verb) => verb.run(context).await,
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE, as in `log.level=debug`".to_owned()),
+    }
+}
+
+/// The whole process, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    let Krilin { global, verb } = Krilin::parse();
+    let context = Context::new(global);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(verb.run(&context)),
+        Err(e) => Err(anyhow::Error::new(e).context("starting the runtime")),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            context.report(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_of_verbs_is_well_formed() {
+        super::Krilin::command().debug_assert();
+    }
+}

@@ -1,0 +1,74 @@
+//! What an operator may choose: read in layers, checked wholly, then passed on as values.
+//!
+//! From weakest to strongest: `config/krilin.toml` (built in; every key is there with its default, so that file *is* the
+//! reference) → `/etc/krilin/krilin.toml` → `KRILIN_…` environment variables → command-line flags. A key that nobody knows
+//! is an error that names its source. Secrets are refused here; they come as [`credentials`].
+//!
+//! This is the only place that reads the environment.
+
+pub mod credentials;
+mod environment;
+mod layers;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    environment::{credentials_directory, program_path, under_journal},
+    layers::{DEFAULTS, Entry, Error, FILE, Layers, Loaded},
+};
+use crate::telemetry;
+
+/// The whole configuration. Fields and `config/krilin.toml` mirror each other; a test holds them together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where a private cluster lives; empty means [`Config::state_directory`] decides.
+    pub state_directory: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// The HTTP server.
+    pub http: Http,
+    /// Connections to Postgres.
+    pub database: Database,
+}
+
+/// The log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level or a filter in tracing's language.
+    pub level: String,
+    /// How lines look.
+    pub format: telemetry::Format,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// Connections to Postgres.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The most connections of one `krilin serve`.
+    pub serve_connections: u32,
+    /// The most connections of one `krilin work`.
+    pub work_connections: u32,
+}
+
+impl Config {
+    /// The directory for what must outlive the process: as configured, else systemd's, else the user's own.
+    pub fn state_directory(&self) -> PathBuf {
+        if self.state_directory.as_os_str().is_empty() {
+            environment::state_directory()
+        } else {
+            self.state_directory.clone()
+        }
+    }
+}
