@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod model;
 pub mod store;

@@ -121,7 +121,7 @@ impl Layers {
         }
         figment = add(figment, Flags(flags), &known)?;
         let config: Config = figment.extract().map_err(|e| value_error(&e))?;
-        let entries = entries(&figment).map_err(|e| value_error(&e))?;
+        let entries = entries(&figment);
         Ok(Loaded { config, entries })
     }
 }
@@ -198,10 +198,10 @@ fn hint(key: &str, known: &[String]) -> String {
 }
 
 fn name(metadata: &Metadata) -> String {
-    if metadata.name.starts_with('`') || metadata.name.starts_with("the ") {
-        metadata.name.clone().into_owned()
-    } else {
+    if metadata.name.starts_with("`KRILIN_`") {
         format!("the environment ({PREFIX}…)")
+    } else {
+        metadata.name.clone().into_owned()
     }
 }
 
@@ -211,13 +211,13 @@ fn value_error(error: &figment::Error) -> Error {
     Error::Value { source_name, key, message: error.kind.to_string() }
 }
 
-fn entries(figment: &Figment) -> figment::Result<Vec<Entry>> {
-    let keys = leaves(&figment.extract::<Dict>()?);
+fn entries(figment: &Figment) -> Vec<Entry> {
+    let keys = figment.extract::<Dict>().map(|dict| leaves(&dict)).unwrap_or_default();
     keys.into_iter()
         .map(|key| {
-            let value = figment.extract_inner(&key)?;
+            let value = figment.extract_inner(&key).unwrap_or_default();
             let source = figment.find_metadata(&key).map_or_else(String::new, name);
-            Ok(Entry { key, value, source })
+            Entry { key, value, source }
         })
         .collect()
 }

@@ -32,6 +32,24 @@ pub async fn create_database(admin: &mut PgConnection, name: &str, template: Opt
     Ok(())
 }
 
+/// Whether the server has a database of this name.
+pub async fn database_exists(admin: &mut PgConnection, name: &str) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+        .bind(name)
+        .fetch_one(admin)
+        .await?)
+}
+
+/// Creates the roles and the database `name` where they are missing. `admin` may create both: in a private cluster the
+/// superuser, elsewhere whoever runs `krilin db setup`. Safe to run again.
+pub async fn set_up(admin: &mut PgConnection, name: &str) -> Result<(), Error> {
+    create_roles(admin).await?;
+    if !database_exists(admin, name).await? {
+        create_database(admin, name, None).await?;
+    }
+    Ok(())
+}
+
 /// Brings the schema up to this binary's newest migration. `owner` is a connection as `krilin_owner`.
 pub async fn migrate(owner: &mut PgConnection) -> Result<(), Error> {
     sqlx::raw_sql("create schema if not exists krilin; set search_path = krilin, public; set statement_timeout = 0")

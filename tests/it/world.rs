@@ -12,6 +12,8 @@ use krilin::{
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 
+use crate::postgres;
+
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -34,7 +36,7 @@ impl World {
         let name = format!("krilin_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = admin().await;
         schema::create_database(&mut admin, &name, Some(template)).await.unwrap();
-        let (url, owner_url) = (url_of("krilin_runtime", &name), url_of("krilin_owner", &name));
+        let (url, owner_url) = (url_of("krilin_runtime", &name).await, url_of("krilin_owner", &name).await);
         Self {
             pool: store::pool(&Secret::new(&url), "krilin-test", 8).unwrap(),
             owner: store::pool(&Secret::new(&owner_url), "krilin-test-owner", 4).unwrap(),
@@ -54,29 +56,41 @@ impl World {
     }
 }
 
-/// A connection string with the placeholders `{user}` and `{database}`.
-#[expect(clippy::disallowed_methods, reason = "tests have no config")]
-fn pattern() -> String {
-    std::env::var("KRILIN_TEST_POSTGRES").unwrap_or_else(|_| "postgres://{user}@127.0.0.1:5999/{database}".to_owned())
-}
-
-fn url_of(user: &str, database: &str) -> String {
-    pattern().replace("{user}", user).replace("{database}", database)
+async fn url_of(user: &str, database: &str) -> String {
+    postgres::pattern().await.replace("{user}", user).replace("{database}", database)
 }
 
 async fn admin() -> PgConnection {
-    PgConnection::connect(&url_of("postgres", "postgres")).await.unwrap()
+    PgConnection::connect(&url_of("postgres", "postgres").await).await.unwrap()
 }
 
 async fn make_template() -> String {
     let mut admin = admin().await;
     schema::create_roles(&mut admin).await.unwrap();
+    drop_leftovers(&mut admin).await;
     let name = format!("krilin_template_{}", std::process::id());
     schema::create_database(&mut admin, &name, None).await.unwrap();
-    let mut owner = PgConnection::connect(&url_of("krilin_owner", &name)).await.unwrap();
+    let mut owner = PgConnection::connect(&url_of("krilin_owner", &name).await).await.unwrap();
     schema::migrate(&mut owner).await.unwrap();
     owner.close().await.unwrap();
     name
+}
+
+/// Drops the databases of test processes that have ended.
+async fn drop_leftovers(admin: &mut PgConnection) {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select datname::text from pg_database where datname like 'krilin\\_test\\_%' or datname like 'krilin\\_template\\_%'",
+    )
+    .fetch_all(&mut *admin)
+    .await
+    .unwrap();
+    for name in names {
+        let pid = name.split('_').nth(2).unwrap_or_default();
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            let statement = format!("drop database if exists {name} with (force)");
+            let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut *admin).await;
+        }
+    }
 }
 
 #[tokio::test]
