@@ -3,21 +3,7 @@
 
 use std::io::{IsTerminal, stderr};
 
-use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// JSON when standard error goes to systemd's journal, else for people.
-    #[default]
-    Auto,
-    /// For people; in colour on a terminal.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +16,10 @@ pub enum Error {
     Started,
 }
 
-/// Starts the log. `level` is a filter such as `info` or `warn,krilin::queue=debug`; `journal` says whether standard
-/// error is systemd's journal, which decides what [`Format::Auto`] means.
-pub fn start(level: &str, format: Format, journal: bool) -> Result<(), Error> {
+/// Starts the log. `level` is a filter such as `info` or `warn,krilin::queue=debug`; with `json` each line is an object.
+pub fn start(level: &str, json: bool) -> Result<(), Error> {
     let filter = EnvFilter::try_new(level).map_err(|e| Error::Level(level.to_owned(), e.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let json = format == Format::Json || (format == Format::Auto && journal);
     let started = if json {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init()
     } else {

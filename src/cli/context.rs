@@ -10,14 +10,15 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
 use super::Global;
 use crate::{
     clock::SystemClock,
-    config::{Config, Layers, Loaded, credentials, under_journal},
+    cluster,
+    config::{Config, Layers, Loaded, credentials},
     model::secret::Secret,
     store, telemetry,
 };
@@ -69,41 +70,66 @@ impl Context {
     /// Starts the log as configured. For the verbs that stay; the others answer and end.
     pub fn start_log(&self) -> anyhow::Result<()> {
         let log = &self.config()?.log;
-        Ok(telemetry::start(&log.level, log.format, under_journal())?)
+        Ok(telemetry::start(&log.level, log.is_json())?)
     }
 
     /// Where credentials are looked for, strongest first.
     pub fn credential_directories(&self) -> anyhow::Result<Vec<PathBuf>> {
-        Ok(credentials::directories(&self.config()?.state_directory().join("credentials")))
+        self.config()?;
+        Ok(credentials::directories())
     }
 
     /// The connection string of the role `krilin_runtime`.
     pub fn database_url(&self) -> anyhow::Result<Secret> {
-        self.credential(credentials::DATABASE_URL)
+        self.credential(credentials::DATABASE_URL, "krilin_runtime")
     }
 
     /// The connection string of the role `krilin_owner`.
     pub fn owner_database_url(&self) -> anyhow::Result<Secret> {
-        self.credential(credentials::OWNER_DATABASE_URL)
+        self.credential(credentials::OWNER_DATABASE_URL, "krilin_owner")
     }
 
-    fn credential(&self, name: &str) -> anyhow::Result<Secret> {
-        let directories = self.credential_directories()?;
-        let found = credentials::find(name, &directories)?.ok_or_else(|| {
-            let places: Vec<String> = directories.iter().map(|d| format!("`{}`", d.display())).collect();
-            anyhow!(
-                "there is no credential `{name}` in {}; `krilin up` makes a Postgres of its own, or put the connection \
-                 string into a file of that name",
-                places.join(", ")
-            )
-        })?;
+    /// The directory of the private cluster, once `krilin up` has made one.
+    pub fn private_cluster(&self) -> anyhow::Result<Option<PathBuf>> {
+        let directory = self.cluster_directory()?;
+        Ok(cluster::exists(&directory).then_some(directory))
+    }
+
+    /// Where `krilin up` keeps its private cluster.
+    pub fn cluster_directory(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.config()?.state_directory().join("postgres"))
+    }
+
+    /// The credential `name` when it was given. A file that everybody may read earns a warning.
+    pub fn given_credential(&self, name: &str) -> anyhow::Result<Option<Secret>> {
+        let Some(found) = credentials::find(name, &self.credential_directories()?)? else { return Ok(None) };
         if found.world_readable {
             let path = found.path.display();
             self.warn(&format!(
                 "everybody on this machine can read the credential `{path}`; `chmod 600 {path}` ends that"
             ));
         }
-        Ok(found.secret)
+        Ok(Some(found.secret))
+    }
+
+    fn credential(&self, name: &str, role: &str) -> anyhow::Result<Secret> {
+        if let Some(secret) = self.given_credential(name)? {
+            return Ok(secret);
+        }
+        if let Some(directory) = self.private_cluster()? {
+            if !cluster::is_running(&directory) {
+                bail!("the Postgres in `{}` is not running; `krilin up` starts it", directory.display());
+            }
+            return Ok(Secret::new(cluster::url(&directory, role, cluster::DATABASE)));
+        }
+        let directories = self.credential_directories()?;
+        let places: Vec<String> = directories.iter().map(|d| format!("`{}`", d.display())).collect();
+        bail!(
+            "there is no credential `{name}` in {} and no private cluster in `{}`; `krilin up` makes a Postgres of its own, \
+             or put the connection string into a file of that name",
+            places.join(", "),
+            self.cluster_directory()?.display()
+        )
     }
 
     /// A small pool as `krilin_runtime`, for a verb that asks and ends.

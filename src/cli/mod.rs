@@ -3,6 +3,7 @@
 //! A verb's answer goes to standard output, as JSON with `--json`; everything else goes to standard error. The process
 //! ends with 0 when the verb did what it says, with 1 when it could not, and with 2 when it was not understood.
 
+mod config;
 pub mod context;
 mod db;
 pub mod table;
@@ -12,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::context::Context;
-use crate::telemetry;
+use crate::config::LogFormat;
 
 /// The exit code of a verb that failed. (clap itself ends with 2 when it does not understand.)
 const FAILED: u8 = 1;
@@ -49,7 +50,7 @@ pub struct Global {
     pub log_level: Option<String>,
     /// How log lines look. Same as --set log.format=….
     #[arg(long, global = true, value_name = "FORMAT")]
-    pub log_format: Option<telemetry::Format>,
+    pub log_format: Option<LogFormat>,
 }
 
 /// What there is to do.
@@ -58,12 +59,16 @@ enum Verb {
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
+    /// Show and check the configuration.
+    #[command(subcommand)]
+    Config(config::Config),
 }
 
 impl Verb {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             Self::Db(verb) => verb.run(context).await,
+            Self::Config(verb) => verb.run(context),
         }
     }
 }

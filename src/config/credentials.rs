@@ -1,8 +1,7 @@
 //! Secrets: files in a directory, never keys, never variables.
 //!
 //! Looked for in systemd's `$CREDENTIALS_DIRECTORY`, then in `config/credentials/` of the working directory (for
-//! development; not in git), then in the private cluster's own directory. One file per credential, its name the
-//! credential's name, its trimmed content the secret.
+//! development; not in git). One file per credential, its name the credential's name, its trimmed content the secret.
 
 use std::{
     fs,
@@ -47,10 +46,9 @@ pub struct Error {
     reason: String,
 }
 
-/// The directories that are searched, strongest first. `private` is where a private cluster keeps its own.
-pub fn directories(private: &Path) -> Vec<PathBuf> {
-    let development = PathBuf::from(DEVELOPMENT_DIRECTORY);
-    environment::credentials_directory().into_iter().chain([development, private.to_path_buf()]).collect()
+/// The directories that are searched, strongest first.
+pub fn directories() -> Vec<PathBuf> {
+    environment::credentials_directory().into_iter().chain([PathBuf::from(DEVELOPMENT_DIRECTORY)]).collect()
 }
 
 /// The credential `name` from the first of `directories` that has it.

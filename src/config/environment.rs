@@ -3,7 +3,7 @@
 use std::{env, ffi::OsString, path::PathBuf};
 
 /// Where systemd lays the credentials of `LoadCredential=`, when it started us.
-pub fn credentials_directory() -> Option<PathBuf> {
+pub(super) fn credentials_directory() -> Option<PathBuf> {
     env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
@@ -13,7 +13,7 @@ pub fn program_path() -> OsString {
 }
 
 /// Whether standard error goes to systemd's journal.
-pub fn under_journal() -> bool {
+pub(super) fn under_journal() -> bool {
     env::var_os("JOURNAL_STREAM").is_some()
 }
 

@@ -10,6 +10,7 @@ use figment::{
 use serde::Serialize;
 
 use super::Config;
+use crate::model::near;
 
 /// The reference: every key with its default.
 pub const DEFAULTS: &str = include_str!("../../config/krilin.toml");
@@ -87,21 +88,17 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
 }
 
-/// What the command line said.
-struct Flags(Vec<(String, String)>);
+/// One key from the command line.
+struct Flag(String, Value);
 
-impl Provider for Flags {
+impl Provider for Flag {
     fn metadata(&self) -> Metadata {
         Metadata::named("the command line")
     }
 
     fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let mut all = Figment::new();
-        for (key, text) in &self.0 {
-            let value: Value = text.parse().expect("any text is a figment value");
-            all = all.merge((key.as_str(), value));
-        }
-        Ok(Map::from([(Profile::Default, all.extract::<Dict>()?)]))
+        let dict = figment::util::nest(&self.0, self.1.clone()).into_dict().unwrap_or_default();
+        Ok(Map::from([(Profile::Default, dict)]))
     }
 }
 
@@ -119,7 +116,10 @@ impl Layers {
         if environment {
             figment = add(figment, environment_layer(), &known)?;
         }
-        figment = add(figment, Flags(flags), &known)?;
+        for (key, text) in flags {
+            let Ok(value) = text.parse::<Value>();
+            figment = add(figment, Flag(key, value), &known)?;
+        }
         let config: Config = figment.extract().map_err(|e| value_error(&e))?;
         let entries = entries(&figment);
         Ok(Loaded { config, entries })
@@ -184,17 +184,15 @@ fn leaves(dict: &Dict) -> Vec<String> {
 
 /// The nearest thing to say about an unknown key.
 fn hint(key: &str, known: &[String]) -> String {
-    let last = key.rsplit('.').next().unwrap_or(key);
     if known.iter().any(|k| k.starts_with(&format!("{key}."))) {
         return " but a table; give the keys in it".to_owned();
     }
+    let last = key.rsplit('.').next().unwrap_or(key);
     if last.ends_with("url") || last.contains("password") || last.contains("secret") {
         return "; secrets are credentials, see `krilin config show`".to_owned();
     }
-    match known.iter().find(|k| k.rsplit('.').next() == Some(last)) {
-        Some(near) => format!("; did you mean `{near}`?"),
-        None => "; `krilin config show` lists them all".to_owned(),
-    }
+    let near = near::hint(key, known.iter().map(String::as_str));
+    if near.is_empty() { "; `krilin config show` lists them all".to_owned() } else { near }
 }
 
 fn name(metadata: &Metadata) -> String {

@@ -15,10 +15,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    environment::{credentials_directory, program_path, under_journal},
+    environment::program_path,
     layers::{DEFAULTS, Entry, Error, FILE, Layers, Loaded},
 };
-use crate::telemetry;
 
 /// The whole configuration. Fields and `config/krilin.toml` mirror each other; a test holds them together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,7 +40,26 @@ pub struct Log {
     /// A level or a filter in tracing's language.
     pub level: String,
     /// How lines look.
-    pub format: telemetry::Format,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// JSON when standard error goes to systemd's journal, else for people.
+    Auto,
+    /// For people; in colour on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Log {
+    /// Whether lines are JSON here.
+    pub fn is_json(&self) -> bool {
+        self.format == LogFormat::Json || (self.format == LogFormat::Auto && environment::under_journal())
+    }
 }
 
 /// The HTTP server.

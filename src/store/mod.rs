@@ -124,6 +124,25 @@ pub fn connect_options(url: &Secret, application_name: &str) -> Result<PgConnect
         .options([("search_path", "krilin,public"), ("statement_timeout", STATEMENT_TIMEOUT)]))
 }
 
+/// The password in a connection string, with its `%XX` decoded.
+pub fn password(url: &Secret) -> Option<Secret> {
+    let (_, rest) = url.expose().split_once("://")?;
+    let (user, _) = rest.split('/').next()?.rsplit_once('@')?;
+    let (_, password) = user.split_once(':')?;
+    String::from_utf8(percent_decoded(password)).ok().filter(|password| !password.is_empty()).map(Secret::new)
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(code.unwrap_or(b'%'));
+        bytes.extend(&part.as_bytes()[if code.is_some() { 2 } else { 0 }..]);
+    }
+    bytes
+}
+
 /// One connection to `url`, within [`ANSWER_TIMEOUT`].
 pub async fn connect(url: &Secret, application_name: &str) -> Result<PgConnection, Error> {
     within(connect_options(url, application_name)?.connect()).await
