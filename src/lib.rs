@@ -5,5 +5,6 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod model;
+pub mod sandbox;
 pub mod store;
 pub mod telemetry;

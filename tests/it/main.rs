@@ -7,4 +7,5 @@ mod cli;
 mod cluster;
 mod config;
 mod postgres;
+mod sandbox;
 mod world;

@@ -1,0 +1,67 @@
+//! What a handler is told about the world it runs in: `ctx.user`, `ctx.app_id`, `ctx.job`, `ctx.settings`.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// The fixed part of `ctx`. It goes into the child; nothing of it is ever believed when it comes back.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// `ctx.user`
+    pub user: UserFacts,
+    /// `ctx.app_id`
+    pub app_id: String,
+    /// `ctx.app_version`
+    pub app_version: String,
+    /// `ctx.job`; none where no job runs (a `query` action).
+    pub job: Option<JobFacts>,
+    /// `ctx.settings`: the installation's values over the manifest's defaults; an object.
+    pub settings: Value,
+}
+
+impl Facts {
+    /// Nobody's: for code that runs without a user.
+    pub fn nobody() -> Self {
+        let user = UserFacts {
+            id: String::new(),
+            name: String::new(),
+            email: None,
+            timezone: "UTC".into(),
+            locale: "en".into(),
+            week_start: "monday".into(),
+        };
+        let (app_id, app_version) = (String::new(), String::new());
+        Self { user, app_id, app_version, job: None, settings: Value::Object(serde_json::Map::new()) }
+    }
+}
+
+/// `ctx.user`
+#[derive(Debug, Clone, Serialize)]
+pub struct UserFacts {
+    /// The user's id.
+    pub id: String,
+    /// What the user wants to be called.
+    pub name: String,
+    /// Present only where the app may see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// An IANA zone name; `ctx.today()` and `ctx.time` use it.
+    pub timezone: String,
+    /// A BCP 47 tag.
+    pub locale: String,
+    /// `monday` or `sunday`.
+    pub week_start: String,
+}
+
+/// `ctx.job`
+#[derive(Debug, Clone, Serialize)]
+pub struct JobFacts {
+    /// The job's id.
+    pub id: String,
+    /// From 1.
+    pub attempt: u32,
+    /// `user`, `agent`, `schedule`, `stream`, `app` or `hook`.
+    pub trigger: String,
+    /// The calling app, when an app called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller_app: Option<String>,
+}

@@ -1,0 +1,35 @@
+//! App code in killable, locked-down child processes.
+//!
+//! [`Pool::run`] runs one pass of a handler in a fresh JavaScript context and answers its calls through a
+//! [`Host`](crate::model::host::Host). This module knows nothing of users' rows, of permissions or of Postgres, and it
+//! never believes a child: user and app are the host's, and whatever a child says is checked and bounded.
+//!
+//! ```text
+//! pool      lends a warm child, kills what does not answer, replaces what was killed
+//! turn      the parent's half of one pass
+//! protocol  frames between the two
+//! child     the child's main loop        lockdown   what it gives up before it reads a byte
+//! engine    one pass in QuickJS          prelude.js what app code sees
+//! ```
+
+pub mod child;
+mod engine;
+mod error;
+mod facts;
+mod limits;
+mod lockdown;
+mod native;
+mod pool;
+mod protocol;
+mod spawner;
+mod thrown;
+mod time;
+mod turn;
+
+pub use error::{Error, Position};
+pub use facts::{Facts, JobFacts, UserFacts};
+pub use limits::{
+    CALLS, CPU_MAX, FRAME_BYTES, KILL_GRACE, LOG_BYTES, LOG_LINES, Limits, MEMORY_MAX_BYTES, SETTLE_BYTES,
+    SOURCE_BYTES, STACK_BYTES, WALL_MAX,
+};
+pub use pool::{Pass, Pool, PoolOptions, Run};

@@ -1,0 +1,255 @@
+// What app code sees. Runs once in every fresh context, before the app's module; nothing here survives a pass.
+//
+// The app shares this realm and may change any builtin it likes, so everything used after boot is captured here first.
+// There is no secret to keep: with the raw door in hand an app could only make calls that the host judges anyway.
+
+export default function boot(native) {
+  const G = globalThis;
+  const { stringify } = JSON;
+  const { defineProperty, freeze } = Object;
+  const { captureStackTrace } = Error;
+  const { isArray } = Array;
+  const { construct } = Reflect;
+  const { floor } = Math;
+  const BasePromise = Promise;
+  const BaseDate = Date;
+  const BaseError = Error;
+  const Internal = InternalError;
+  const date_text = Date.prototype.toString;
+  const well_formed = Function.prototype.call.bind(String.prototype.toWellFormed);
+  const hidden = (object, name, value) =>
+    defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
+
+  const MOST_CHARACTERS = 1 << 20;
+  const TOKEN = {};
+  let now = 0;
+  let facts = null;
+  let calls_left = 0;
+  let calls_most = 0;
+  let waiting = [];
+  let batch = "";
+
+  // Errors -----------------------------------------------------------------------------------------------------------
+
+  let told;
+  class KrilinError extends BaseError {
+    #told = null;
+    constructor(token) {
+      super();
+      if (token !== TOKEN) throw new TypeError("a KrilinError comes from ctx; to refuse, call ctx.fail(message)");
+    }
+    static {
+      told = (error, news) => (news ? (error.#told = news) : #told in error ? error.#told : null);
+      hidden(this.prototype, "name", "KrilinError");
+    }
+  }
+  hidden(G, "KrilinError", KrilinError);
+
+  // Made when the call is made, so that the stack has the author's line; filled in when the host has answered.
+  function fresh_error(below) {
+    const error = new KrilinError(TOKEN);
+    captureStackTrace(error, below);
+    return error;
+  }
+
+  function fill(error, news) {
+    told(error, news);
+    hidden(error, "message", news.message);
+    error.code = news.code;
+    error.retryable = news.retryable === true;
+    if (news.retry_after_ms !== undefined) error.retry_after = news.retry_after_ms + "ms";
+    error.app_id = facts.app_id;
+    if (news.details !== undefined) error.details = news.details;
+    return error;
+  }
+
+  // The door ---------------------------------------------------------------------------------------------------------
+
+  function call(api, method, args, shape, below) {
+    const error = fresh_error(below);
+    return new BasePromise((resolve, reject) => {
+      if (calls_left <= 0) {
+        reject(fill(error, { code: "QuotaExceeded", message: `more than ${calls_most} calls in one pass` }));
+        return;
+      }
+      calls_left -= 1;
+      const text = stringify(args);
+      if (batch.length + text.length > MOST_CHARACTERS) {
+        reject(fill(error, { code: "QuotaExceeded", message: `the arguments of ${api}.${method} and of the calls beside it are over 1 MB` }));
+        return;
+      }
+      batch += `${batch === "" ? "" : ","}{"api":"${api}","method":"${method}","args":${text}}`;
+      waiting[waiting.length] = { resolve, reject, error, shape };
+    });
+  }
+
+  function take() {
+    const calls = batch;
+    batch = "";
+    return calls;
+  }
+
+  function settle(answers) {
+    const asked = waiting;
+    waiting = [];
+    for (let i = 0; i < asked.length; i += 1) {
+      const { resolve, reject, error, shape } = asked[i];
+      const answer = answers[i];
+      if (answer.err !== undefined) reject(fill(error, answer.err));
+      else resolve(shape === null ? answer.ok : shape(answer.ok));
+    }
+  }
+
+  function page({ rows, next }) {
+    hidden(rows, "next", next === null ? undefined : next);
+    return rows;
+  }
+
+  const SHAPES = { __proto__: null, query: page };
+  function api(name, methods) {
+    const face = {};
+    for (let i = 0; i < methods.length; i += 1) {
+      const method = methods[i];
+      const shape = SHAPES[method] ?? null;
+      face[method] = function door(...args) {
+        return call(name, method, args, shape, door);
+      };
+    }
+    return freeze(face);
+  }
+
+  // Log --------------------------------------------------------------------------------------------------------------
+
+  function say(level, message, fields) {
+    native.log(level, well_formed(String(message)), fields === undefined ? "null" : (stringify(fields) ?? "null"));
+  }
+  function show(value) {
+    if (typeof value === "string") return value;
+    if (value instanceof BaseError) return `${value.name}: ${value.message}`;
+    return (typeof value === "object" && value !== null && stringify(value)) || String(value);
+  }
+  const line = (level) => (...values) => {
+    let text = "";
+    for (let i = 0; i < values.length; i += 1) text += (i === 0 ? "" : " ") + show(values[i]);
+    native.log(level, well_formed(text), "null");
+  };
+  const log = (message, fields) => say("info", message, fields);
+  for (const level of ["debug", "warn", "error"]) log[level] = (message, fields) => say(level, message, fields);
+  freeze(log);
+  const info = line("info");
+  hidden(G, "console", { log: info, info, debug: line("debug"), warn: line("warn"), error: line("error") });
+
+  // Time and chance --------------------------------------------------------------------------------------------------
+
+  // `new Date()` is the job's instant. The child's zone is UTC, so local getters agree with the UTC ones everywhere.
+  function FrozenDate(...parts) {
+    if (new.target === undefined) return date_text.call(new BaseDate(now));
+    return construct(BaseDate, parts.length === 0 ? [now] : parts, new.target);
+  }
+  hidden(FrozenDate, "name", "Date");
+  FrozenDate.prototype = BaseDate.prototype;
+  hidden(BaseDate.prototype, "constructor", FrozenDate);
+  hidden(FrozenDate, "now", () => now);
+  hidden(FrozenDate, "parse", BaseDate.parse);
+  hidden(FrozenDate, "UTC", BaseDate.UTC);
+  hidden(G, "Date", FrozenDate);
+  hidden(Math, "random", native.random);
+
+  const instant_text = BaseDate.prototype.toISOString;
+  const moment = (value) => (value instanceof BaseDate ? instant_text.call(value) : String(value));
+  const zone = (name) => (name === undefined ? facts.user.timezone : String(name));
+  const week_start = () => facts.user.week_start;
+  const time = freeze({
+    add_days: (day, n) => native.time("add_days", String(day), String(n), ""),
+    days_between: (a, b) => +native.time("days_between", String(a), String(b), ""),
+    weekday: (day) => +native.time("weekday", String(day), "", ""),
+    week: (day) => native.time("week", String(day), "", ""),
+    start_of_week: (day) => native.time("start_of_week", String(day), week_start(), ""),
+    day_of: (instant, name) => native.time("day_of", moment(instant), "", zone(name)),
+    time_of: (instant, name) => native.time("time_of", moment(instant), "", zone(name)),
+    instant: (day, at, name) => native.time("instant", String(day), String(at), zone(name)),
+    format: (when, pattern, name) => native.time("format", moment(when), String(pattern), zone(name)),
+  });
+
+  // What is not here -------------------------------------------------------------------------------------------------
+
+  const refuse_locale = () => {
+    throw new TypeError("the sandbox knows no locales: format dates with ctx.time.format, numbers with toFixed");
+  };
+  for (const prototype of [BaseDate.prototype, Number.prototype, BigInt.prototype, Array.prototype]) {
+    hidden(prototype, "toLocaleString", refuse_locale);
+  }
+  hidden(BaseDate.prototype, "toLocaleDateString", refuse_locale);
+  hidden(BaseDate.prototype, "toLocaleTimeString", refuse_locale);
+  defineProperty(G, "Intl", { get: refuse_locale, configurable: true });
+  // Eval is compiled out of this context; without the names the error says what is missing.
+  delete G.eval;
+  delete G.Function;
+  delete G.Atomics;
+  delete G.SharedArrayBuffer;
+
+  // The rest of the web's names is loaded when one of them is touched.
+  for (const name of ["URL", "URLSearchParams", "TextEncoder", "TextDecoder", "structuredClone"]) {
+    defineProperty(G, name, {
+      get: () => {
+        const web = native.web();
+        for (const key in web) hidden(G, key, web[key]);
+        return G[name];
+      },
+      set: (value) => hidden(G, name, value),
+      configurable: true,
+    });
+  }
+
+  // The pass ---------------------------------------------------------------------------------------------------------
+
+  function begin(given, at, calls) {
+    facts = given;
+    now = at;
+    calls_left = calls_most = calls;
+  }
+
+  function deep_freeze(value) {
+    if (typeof value === "object" && value !== null) {
+      for (const key in value) deep_freeze(value[key]);
+      freeze(value);
+    }
+    return value;
+  }
+
+  function fail(message, details) {
+    const error = fresh_error(fail);
+    throw fill(error, { code: "Refused", message: well_formed(String(message)), details });
+  }
+
+  async function start(handler, input) {
+    deep_freeze(facts);
+    const { user, app_id, app_version, job, settings } = facts;
+    const storage = api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]);
+    const ctx = freeze({
+      user, app_id, app_version, job, settings, storage, log, time, fail,
+      now: () => new BaseDate(now),
+      today: () => native.time("day_of", instant_text.call(new BaseDate(now)), "", user.timezone),
+      generate_id: native.id,
+      random: native.random,
+    });
+    return await handler(ctx, input);
+  }
+
+  // Errors leave the context as text. Getters of what was thrown may run here; they run within the limits.
+  function describe(thrown) {
+    const news = typeof thrown === "object" && thrown !== null ? told(thrown) : null;
+    if (news !== null) {
+      const { code, message, details, retry_after_ms } = news;
+      return stringify({ code, message, details, retry_after_ms, stack: String(thrown.stack) });
+    }
+    if (thrown instanceof BaseError) {
+      const { name, message, stack } = thrown;
+      const code = thrown instanceof Internal && message === "out of memory" ? "MemoryLimit" : "AppError";
+      return stringify({ code, message: well_formed(`${name}: ${message}`), stack: well_formed(String(stack)) });
+    }
+    return stringify({ code: "AppError", message: well_formed(`the app threw ${show(thrown)}`), stack: "" });
+  }
+
+  return { begin, start, take, settle, describe };
+}
