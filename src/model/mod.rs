@@ -6,6 +6,7 @@ pub mod error;
 pub mod host;
 pub mod id;
 pub mod job;
+pub mod manifest;
 pub mod near;
 pub mod secret;
 pub mod token;

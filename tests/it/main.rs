@@ -6,6 +6,7 @@ mod auth;
 mod cli;
 mod cluster;
 mod config;
+mod manifest;
 mod postgres;
 mod sandbox;
 mod world;

@@ -1,0 +1,97 @@
+//! An app's manifest: read from JSON or YAML, checked, normalised.
+//!
+//! [`load`] finds every problem it can in one go, each with a pointer, a code and a line. What it gives back is the long
+//! form: short forms are written out, flat maps are JSON Schema, defaults are there. Only that form is stored.
+//! Refuses anything it does not know, except keys that begin with `x-`.
+
+mod action;
+mod agent;
+mod complaint;
+mod document;
+mod interface;
+mod json;
+mod period;
+mod position;
+mod problem;
+pub mod record;
+mod schema;
+mod short_form;
+mod table;
+mod yaml;
+
+use serde_json::Value;
+
+pub use self::{
+    action::{
+        Action, ActionKind, Backoff, CatchUp, Concurrency, Hooks, IdempotencyRule, Overlap, Retries, Schedule, Stream,
+        Subscription,
+    },
+    agent::{AgentConfig, Confirm, Shortcut, Tool},
+    document::{
+        Access, AiPermission, AppDependency, Cardinality, Consistency, DataOutput, Dependencies, FilePermission,
+        IntegrationAccess, IntegrationDependency, MANIFEST_VERSION, Manifest, Metadata, ModelClass,
+        NotificationPermission, Output, OutputKind, Permissions,
+    },
+    interface::{Binding, Page, Refresh, Setting, SettingKind, SettingOption, UiComponents, Widget},
+    period::{Period, PeriodError},
+    position::Positions,
+    problem::{Problem, ProblemCode},
+    schema::schema_text,
+    table::{
+        Column, ColumnDefault, Database, ForeignKey, Index, Migration, OnDelete, PHYSICAL_NAME_MAX_BYTES,
+        PLATFORM_COLUMNS, Reference, Retention, ScalarType, Table,
+    },
+};
+
+/// The longest manifest text.
+pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
+
+/// How a manifest is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `manifest.json`
+    Json,
+    /// `manifest.yaml`, `manifest.yml`
+    Yaml,
+}
+
+/// A manifest without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The long form.
+    pub manifest: Manifest,
+    /// Advice, in the order of the text.
+    pub warnings: Vec<Problem>,
+    /// Where things stand in the text, to locate problems that are found later.
+    pub positions: Positions,
+}
+
+/// A text that was read: its value, where everything stands, and what was wrong on the way.
+struct Source {
+    value: Value,
+    positions: Positions,
+    problems: Vec<Problem>,
+}
+
+/// Reads and checks a manifest. In: its text, of at most [`MANIFEST_MAX_BYTES`]. Out: the long form with advice, or every
+/// problem found, in the order of the text.
+pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
+    if text.len() > MANIFEST_MAX_BYTES {
+        let words = format!("the manifest is {} bytes long; it may have {MANIFEST_MAX_BYTES}", text.len());
+        return Err(vec![Problem { line: 1, ..Problem::new(ProblemCode::Syntax, "", words) }]);
+    }
+    let Source { mut value, positions, mut problems } = match format {
+        Format::Json => json::read(text).map_err(|problem| vec![problem])?,
+        Format::Yaml => yaml::read(text)?,
+    };
+    short_form::normalise(&mut value, &mut problems);
+    problems.extend(schema::problems(&value));
+    let (warnings, mut errors): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.code.is_warning());
+    if errors.is_empty() {
+        match serde_json::from_value(value) {
+            Ok(manifest) => return Ok(Loaded { manifest, warnings: positions.locate(warnings), positions }),
+            Err(error) => errors.push(Problem::new(ProblemCode::WrongType, "", error.to_string())),
+        }
+    }
+    Err(positions.locate(errors))
+}
