@@ -1,0 +1,28 @@
+//! The benches, one program: `cargo bench --bench load -- NAME`. Each prints a table, writes `target/bench/NAME.json` and
+//! ends with 1 when a goal does not hold.
+#![expect(unreachable_pub, reason = "a bench has no outside")]
+#![expect(clippy::print_stdout, reason = "a bench talks to people")]
+
+mod report;
+mod sandbox;
+
+use std::process::ExitCode;
+
+/// The benches by name.
+const BENCHES: &[&str] = &["sandbox"];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // cargo adds flags of its own.
+    let name = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let holds = match name.as_deref() {
+        Some("sandbox") => sandbox::bench().await,
+        // `cargo test --all-targets` runs benches without a name, to see that they run.
+        None => true,
+        Some(other) => {
+            println!("there is no bench `{other}`; there are: {}", BENCHES.join(" "));
+            false
+        }
+    };
+    ExitCode::from(u8::from(!holds))
+}
