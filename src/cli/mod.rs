@@ -7,6 +7,8 @@ mod config;
 pub mod context;
 mod db;
 pub mod table;
+pub mod token;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -62,6 +64,12 @@ enum Verb {
     /// Show and check the configuration.
     #[command(subcommand)]
     Config(config::Config),
+    /// Add and list the people who use this Krilin.
+    #[command(subcommand)]
+    User(user::Verb),
+    /// Make, list and revoke the tokens with which programs act for a user.
+    #[command(subcommand)]
+    Token(token::Verb),
 }
 
 impl Verb {
@@ -69,6 +77,8 @@ impl Verb {
         match self {
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
+            Self::User(verb) => verb.run(context).await,
+            Self::Token(verb) => verb.run(context).await,
         }
     }
 }

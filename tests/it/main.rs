@@ -2,11 +2,14 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod api;
 mod auth;
 mod cli;
 mod cluster;
 mod config;
 mod manifest;
+mod openapi;
 mod postgres;
 mod sandbox;
+mod server;
 mod world;

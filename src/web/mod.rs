@@ -1,0 +1,98 @@
+//! HTTP for programs: routes, who may use them, and how refusals look.
+//!
+//! Layer 6: it sees models, the store, the queue's face, apps and read-only ctx; never a job's code. It writes nothing
+//! but jobs: changing anything is a job, reading is not.
+
+pub mod api;
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod figures;
+pub mod limit;
+mod serve;
+pub mod trace;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::Request, middleware};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+
+pub use self::serve::serve;
+use self::{
+    auth::Door,
+    error::{Kind, Problem},
+    figures::Figures,
+    limit::Burst,
+};
+use crate::model::clock::Clock;
+
+/// What the server is made of; see [`Web::new`].
+pub struct Parts {
+    /// As `krilin_runtime`.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct Web(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    door: Door,
+    figures: Figures,
+    in_flight: Semaphore,
+}
+
+impl Web {
+    /// A server made of `parts`, with the limits of [`limit`].
+    pub fn new(parts: Parts) -> Self {
+        Self::with_burst(parts, Burst::new(limit::TOKEN_RATE, limit::TOKEN_BURST))
+    }
+
+    /// The same with another limit of requests per token.
+    pub fn with_burst(parts: Parts, burst: Burst) -> Self {
+        let door = Door::new(parts.pool.clone(), parts.clock.clone(), burst);
+        let in_flight = Semaphore::new(limit::IN_FLIGHT_MAX);
+        Self(Arc::new(Inner { parts, door, figures: Figures::default(), in_flight }))
+    }
+
+    /// The database, as `krilin_runtime`.
+    pub(in crate::web) fn pool(&self) -> &PgPool {
+        &self.0.parts.pool
+    }
+
+    pub(in crate::web) fn door(&self) -> &Door {
+        &self.0.door
+    }
+
+    pub(in crate::web) fn figures(&self) -> &Figures {
+        &self.0.figures
+    }
+
+    pub(in crate::web) fn in_flight(&self) -> &Semaphore {
+        &self.0.in_flight
+    }
+}
+
+/// All routes over `web`, with what surrounds each request.
+pub fn router(web: Web) -> Router {
+    let routes = api::routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.methods));
+    routes
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(web.clone(), trace::around))
+        .with_state(web)
+}
+
+async fn unknown_route(request: Request) -> Problem {
+    Problem::not_found(format!("there is nothing at `{}`; /openapi.json lists what there is", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let path = request.uri().path();
+    let detail = format!("`{}` is no method of `{path}`; /openapi.json lists what there is", request.method());
+    Problem::new(Kind::MethodNotAllowed, detail)
+}
