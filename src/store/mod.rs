@@ -11,7 +11,7 @@ pub mod users;
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool,
+    ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -157,9 +157,4 @@ pub fn pool(url: &Secret, application_name: &str, max_connections: u32) -> Resul
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .connect_lazy_with(options))
-}
-
-/// Asks Postgres for a sign of life.
-pub async fn ping(pool: &PgPool) -> Result<(), Error> {
-    within(async { pool.acquire().await?.ping().await }).await
 }

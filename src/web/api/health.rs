@@ -4,10 +4,12 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 
 use crate::{
-    store,
+    model::error::Code,
+    store::{self, schema},
     web::{
         Web,
-        error::{Document, Problem},
+        error::{Document, Kind, Problem},
+        limit,
     },
 };
 
@@ -32,6 +34,11 @@ pub async fn alive() -> Json<Health> {
     responses((status = 200, description = "Requests can be served", body = Health),
         (status = 503, description = "Postgres is away or its schema is another", body = Document, content_type = "application/problem+json")))]
 pub async fn ready(State(web): State<Web>) -> Result<Json<Health>, Problem> {
-    store::ping(web.pool()).await?;
-    Ok(OK)
+    let mut connection = web.pool().acquire().await.map_err(store::Error::from)?;
+    let status = schema::status(&mut connection).await?;
+    match schema::check(&status) {
+        Ok(()) => Ok(OK),
+        Err(mismatch) => Err(Problem::new(Kind::Code(Code::Unavailable), mismatch.to_string())
+            .with_retry_after(limit::OVERLOADED_RETRY_AFTER)),
+    }
 }
