@@ -6,6 +6,7 @@
 mod config;
 pub mod context;
 mod db;
+mod doctor;
 pub mod table;
 pub mod token;
 mod user;
@@ -70,6 +71,8 @@ enum Verb {
     /// Make, list and revoke the tokens with which programs act for a user.
     #[command(subcommand)]
     Token(token::Verb),
+    /// Say what is wrong here, and what to do about it.
+    Doctor(doctor::Doctor),
 }
 
 impl Verb {
@@ -79,6 +82,7 @@ impl Verb {
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,
             Self::Token(verb) => verb.run(context).await,
+            Self::Doctor(verb) => verb.run(context).await,
         }
     }
 }

@@ -21,6 +21,9 @@ const PREFIX: &str = "KRILIN_";
 /// Variables with our prefix that are no keys: they belong to the test suite.
 const NOT_KEYS: &str = "test_";
 
+/// The name of the weakest layer.
+const BUILT_IN: &str = "the built-in defaults";
+
 /// Where to look, beyond the defaults.
 #[derive(Debug, Clone)]
 pub struct Layers {
@@ -102,11 +105,18 @@ impl Provider for Flag {
     }
 }
 
+impl Entry {
+    /// Whether nobody chose this value.
+    pub fn is_default(&self) -> bool {
+        self.source == BUILT_IN
+    }
+}
+
 impl Layers {
     /// Reads all layers and checks every key and value.
     pub fn load(self) -> Result<Loaded, Error> {
         let Self { file, required, environment, flags } = self;
-        let mut figment = Figment::from(NamedToml::new("the built-in defaults", DEFAULTS.to_owned()));
+        let mut figment = Figment::from(NamedToml::new(BUILT_IN, DEFAULTS.to_owned()));
         let known = leaves(&figment.extract::<Dict>().map_err(|e| value_error(&e))?);
         match std::fs::read_to_string(&file) {
             Ok(text) => figment = add(figment, NamedToml::new(&format!("`{}`", file.display()), text), &known)?,

@@ -4,6 +4,7 @@
 //! [`Error`]. Only `queue` and `apps` open transactions. Every wait has a deadline: the pool's for a connection,
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
+pub mod health;
 pub mod schema;
 pub mod tokens;
 pub mod users;
