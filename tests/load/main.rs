@@ -3,19 +3,22 @@
 #![expect(unreachable_pub, reason = "a bench has no outside")]
 #![expect(clippy::print_stdout, reason = "a bench talks to people")]
 
+mod crash;
+mod fleet;
 mod report;
 mod sandbox;
 
 use std::process::ExitCode;
 
 /// The benches by name.
-const BENCHES: &[&str] = &["sandbox"];
+const BENCHES: &[&str] = &["sandbox", "crash"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // cargo adds flags of its own.
     let name = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let holds = match name.as_deref() {
+        Some("crash") => crash::bench().await,
         Some("sandbox") => sandbox::bench().await,
         // `cargo test --all-targets` runs benches without a name, to see that they run.
         None => true,
