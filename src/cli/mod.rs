@@ -7,8 +7,11 @@ mod config;
 pub mod context;
 mod db;
 mod doctor;
+mod serve;
+mod stop;
 pub mod table;
 pub mod token;
+mod up;
 mod user;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -59,6 +62,10 @@ pub struct Global {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run everything in one process: a Postgres of its own, the HTTP server and a worker.
+    Up(up::Up),
+    /// Serve HTTP.
+    Serve(serve::Serve),
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
@@ -78,6 +85,8 @@ enum Verb {
 impl Verb {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
+            Self::Up(verb) => verb.run(context).await,
+            Self::Serve(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,

@@ -126,6 +126,11 @@ impl Cluster {
         self.server.as_ref().map(Child::id)
     }
 
+    /// Whether the server has ended without being asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.server.as_mut().is_none_or(|server| matches!(server.try_wait(), Ok(Some(_))))
+    }
+
     /// Stops Postgres and waits for its end: clients are disconnected, everything is written. Past [`STOP_TIMEOUT`] it is
     /// stopped without a checkpoint, which costs the next start some time and no data.
     pub async fn stop(&mut self) -> Result<(), Error> {

@@ -120,9 +120,12 @@ pub async fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Re
 /// Options for connections to `url`: our schema first in the search path, a statement timeout, and a name that operators
 /// see in `pg_stat_activity`.
 pub fn connect_options(url: &Secret, application_name: &str) -> Result<PgConnectOptions, Error> {
-    Ok(PgConnectOptions::from_str(url.expose())?
-        .application_name(application_name)
-        .options([("search_path", "krilin,public"), ("statement_timeout", STATEMENT_TIMEOUT)]))
+    Ok(PgConnectOptions::from_str(url.expose())?.application_name(application_name).options([
+        ("search_path", "krilin,public"),
+        ("statement_timeout", STATEMENT_TIMEOUT),
+        // "already exists, skipping" is what we asked for; nobody needs to read it.
+        ("client_min_messages", "warning"),
+    ]))
 }
 
 /// The password in a connection string, with its `%XX` decoded.

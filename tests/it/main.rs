@@ -12,4 +12,5 @@ mod openapi;
 mod postgres;
 mod sandbox;
 mod server;
+mod up;
 mod world;
