@@ -2,12 +2,14 @@
 
 pub mod bundle;
 pub mod clock;
+pub mod duration;
 pub mod error;
 pub mod host;
 pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod near;
+pub mod policy;
 pub mod secret;
 pub mod token;
 pub mod user;

@@ -4,7 +4,12 @@
 //! [`Error`]. Only `queue` and `apps` open transactions. Every wait has a deadline: the pool's for a connection,
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
+pub mod enqueue;
 pub mod health;
+pub mod history;
+pub mod jobs;
+pub mod leases;
+pub mod notices;
 pub mod schema;
 pub mod tokens;
 pub mod users;
@@ -18,6 +23,7 @@ use sqlx::{
 
 use crate::model::{
     error::{Code, CtxError},
+    job::Failure,
     secret::Secret,
 };
 
@@ -109,6 +115,12 @@ impl From<Error> for CtxError {
     }
 }
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        CtxError::from(error).into()
+    }
+}
+
 /// Waits for `work`, at most [`ANSWER_TIMEOUT`]; past it the answer is [`Error::Unavailable`].
 pub async fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
     match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
@@ -161,4 +173,13 @@ pub fn pool(url: &Secret, application_name: &str, max_connections: u32) -> Resul
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .connect_lazy_with(options))
+}
+
+/// A pool of its own beside `pool`: to the same place with the same rights, with `settings` in every session.
+pub fn beside(pool: &PgPool, max_connections: u32, settings: &[(&str, &str)]) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .connect_lazy_with((*pool.connect_options()).clone().options(settings.iter().copied()))
 }

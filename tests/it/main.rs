@@ -4,9 +4,11 @@
 
 mod api;
 mod auth;
+mod claim;
 mod cli;
 mod cluster;
 mod config;
+mod kinds;
 mod manifest;
 mod openapi;
 mod postgres;

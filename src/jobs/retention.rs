@@ -1,0 +1,59 @@
+//! `retention`: keeps the queue's own tables in bounds, once a day. Refuses nothing; run twice, the second finds nothing
+//! to do.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::value::to_raw_value;
+
+use crate::{
+    model::{
+        error::{Code, CtxError},
+        job::{Failure, Outcome},
+    },
+    queue::registry::{Attempt, Handler},
+    store::history,
+};
+
+/// Partitions that exist before their day comes.
+pub const PARTITIONS_AHEAD: i32 = 7;
+/// How long ended jobs and their attempts are kept.
+pub const HISTORY_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long an idempotency key is remembered.
+pub const KEYS_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+/// Rows deleted by one statement.
+const PAGE: i64 = 10_000;
+/// Statements per table and run; what is left waits for tomorrow.
+const PAGES: usize = 1_000;
+
+/// The handler.
+pub struct Retention;
+
+impl Handler for Retention {
+    fn run(&self, attempt: Attempt) -> BoxFuture<'_, Result<Outcome, Failure>> {
+        Box::pin(async move {
+            let pool = &attempt.pool;
+            let created = history::create_partitions(pool, PARTITIONS_AHEAD).await?;
+            let dropped = history::drop_partitions(pool, HISTORY_KEPT).await?;
+            let (mut keys, mut attempts) = (0, 0);
+            for _ in 0..PAGES {
+                let (old_keys, old_attempts) = (
+                    history::prune_idempotency_keys(pool, KEYS_KEPT, PAGE).await?,
+                    history::prune_attempts(pool, HISTORY_KEPT, PAGE).await?,
+                );
+                (keys, attempts) = (keys + old_keys, attempts + old_attempts);
+                if old_keys + old_attempts == 0 {
+                    break;
+                }
+            }
+            history::analyze(pool).await?;
+            tracing::info!(created, dropped, keys, attempts, "retention: {created} partitions made, {dropped} dropped");
+            let result = serde_json::json!({
+                "partitions_created": created, "partitions_dropped": dropped,
+                "idempotency_keys_forgotten": keys, "attempts_forgotten": attempts,
+            });
+            let result = to_raw_value(&result).map_err(|cause| CtxError::new(Code::Internal, cause.to_string()))?;
+            Ok(Outcome::Done(Some(result)))
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Runs one attempt: the handler under its span, its timeout and its cancellation, panics caught, and its end turned into
+//! what becomes of the row. Refuses to decide what follows a failure: that is `model::job::next`.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use apalis_core::task::Task;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{
+    complete::RESULT_MAX_BYTES,
+    lease::{Cancelled, Reason},
+    metrics::{Ended, Metrics},
+    registry::{Attempt, Kind, Registry},
+};
+use crate::model::{
+    error::{Code, CtxError},
+    job::{ClaimedJob, Failure, Lease, Next, Outcome, State, next},
+    policy::Completion,
+};
+
+/// How long a job waits whose kind this worker does not know: an older worker beside a newer one.
+const UNKNOWN_KIND_WAIT: Duration = Duration::from_secs(30);
+
+/// A claimed job on its way to its handler.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) job: ClaimedJob,
+    pub(super) lease: Lease,
+    pub(super) cancelled: Cancelled,
+}
+
+/// What is to become of the row.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// To the history, with a result or an error as JSON text.
+    End { state: State, result: Option<String>, error: Option<String> },
+    /// Pending again.
+    Later { wait: Duration, spent: bool, error: Option<String> },
+    /// Pending again as if never claimed.
+    GiveBack,
+    /// Nothing: its handler has committed the end.
+    Committed,
+    /// Nothing: it is no longer ours.
+    Lost,
+}
+
+/// A verdict with whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct Ack {
+    pub(super) lease: Lease,
+    pub(super) awaited: bool,
+    pub(super) verdict: Verdict,
+}
+
+/// The service that apalis calls with each job.
+#[derive(Clone)]
+pub(super) struct Execute {
+    pub(super) registry: Registry,
+    pub(super) pool: PgPool,
+    pub(super) metrics: Metrics,
+}
+
+impl tower::Service<Task<Work>> for Execute {
+    type Response = Ack;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ack, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<Work>) -> Self::Future {
+        let (this, work) = (self.clone(), task.args);
+        Box::pin(async move {
+            let (lease, awaited) = (work.lease, work.job.awaited);
+            Ok(Ack { lease, awaited, verdict: this.attempt(work).await })
+        })
+    }
+}
+
+impl Execute {
+    async fn attempt(&self, work: Work) -> Verdict {
+        let Work { job, lease, cancelled } = work;
+        let Some(kind) = self.registry.get(&job.kind) else {
+            tracing::warn!(job.id = %job.id, job.kind = job.kind, "job {} is of a kind this worker does not know", job.id);
+            return Verdict::Later { wait: UNKNOWN_KIND_WAIT, spent: false, error: None };
+        };
+        let span = tracing::info_span!(
+            "job.run",
+            job.id = %job.id,
+            job.kind = job.kind,
+            job.attempt = job.tries.attempt,
+            trace.parent = job.trace_parent
+        );
+        let (started, id, name, tries) = (Instant::now(), job.id, job.kind.clone(), job.tries);
+        self.metrics.started(&name, &kind.policy.queue);
+        let attempt = Attempt { job, lease, pool: self.pool.clone(), cancelled: cancelled.clone() };
+        let ended = tokio::select! {
+            biased;
+            reason = cancelled.wait() => Err(reason),
+            ended = run(kind, attempt).instrument(span.clone()) => Ok(ended),
+        };
+        let verdict = match ended {
+            Ok(ended) => verdict(next(ended, tries, &kind.policy.backoff, chance(&lease)), kind.policy.completion),
+            Err(Reason::Lost) => Verdict::Lost,
+            Err(Reason::Drain) => Verdict::GiveBack,
+        };
+        self.metrics.ended(&name, &kind.policy.queue, outcome(&verdict), started.elapsed());
+        span.in_scope(|| match &verdict {
+            Verdict::Later { error: Some(error), .. } => {
+                tracing::warn!(error, "job {id} failed and will be tried again")
+            }
+            Verdict::End { state: State::Dead, error: Some(error), .. } => tracing::error!(error, "job {id} is dead"),
+            _ => tracing::debug!(elapsed_ms = started.elapsed().as_millis(), "job {id} ended"),
+        });
+        verdict
+    }
+}
+
+/// The handler to its end, its timeout or its panic. A kind with a transaction of its own gets a task of its own, so that
+/// it runs beside others on all cores; jobs ended in batches share the worker's, for they are many and short.
+async fn run(kind: &Kind, attempt: Attempt) -> Result<Outcome, Failure> {
+    let (handler, limit) = (kind.handler.clone(), kind.policy.timeout);
+    let running = async move { handler.run(attempt).await };
+    let running = match kind.policy.completion {
+        Completion::Batch => Either::Left(AssertUnwindSafe(running).catch_unwind()),
+        Completion::Transaction => Either::Right(own_task(running.in_current_span())),
+    };
+    match tokio::time::timeout(limit.0, running).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(panic)) => {
+            tracing::error!(panic = words(panic.as_ref()), "a handler panicked");
+            Err(CtxError::new(Code::Internal, "something went wrong on our side").into())
+        }
+        Err(_) => Err(CtxError::new(Code::Timeout, format!("the job did not end within {limit}")).into()),
+    }
+}
+
+/// Runs `work` on its own task, which ends when this future is dropped.
+async fn own_task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Box<dyn Any + Send>> {
+    struct AbortOnDrop(tokio::task::AbortHandle);
+    impl Drop for AbortOnDrop {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+    let task = tokio::spawn(work);
+    let _abort = AbortOnDrop(task.abort_handle());
+    task.await.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => panic,
+        Err(error) => Box::new(error.to_string()),
+    })
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words")
+}
+
+fn verdict(next: Next, completion: Completion) -> Verdict {
+    let end = |state, result, error: Option<CtxError>| Verdict::End { state, result, error: error.as_ref().map(json) };
+    match (next, completion) {
+        (Next::Done(_), Completion::Transaction) => Verdict::Committed,
+        (Next::Done(Some(result)), Completion::Batch) if result.get().len() > RESULT_MAX_BYTES => {
+            let words = format!("the result has {} bytes; {RESULT_MAX_BYTES} are allowed", result.get().len());
+            end(State::Dead, None, Some(CtxError::new(Code::QuotaExceeded, words)))
+        }
+        (Next::Done(result), Completion::Batch) => end(State::Done, result.map(|result| result.get().to_owned()), None),
+        (Next::Dead(error), _) => end(State::Dead, None, Some(error)),
+        (Next::Cancelled(reason), _) => end(State::Cancelled, None, Some(CtxError::new(Code::Cancelled, reason))),
+        (Next::Later { wait, spent, error }, _) => Verdict::Later { wait, spent, error: error.as_ref().map(json) },
+    }
+}
+
+/// An error as the JSON text that Postgres keeps. It has no NUL in text: such a one becomes U+FFFD.
+pub(super) fn json(error: &CtxError) -> String {
+    let text = serde_json::to_string(error).expect("an error with text, numbers and JSON serialises");
+    if text.contains("\\u0000") { text.replace("\\u0000", "\\ufffd") } else { text }
+}
+
+fn outcome(verdict: &Verdict) -> Ended {
+    match verdict {
+        Verdict::End { state: State::Dead, .. } => Ended::Dead,
+        Verdict::End { state: State::Cancelled, .. } => Ended::Cancelled,
+        Verdict::End { .. } | Verdict::Committed => Ended::Done,
+        Verdict::Later { error: Some(_), .. } => Ended::Failed,
+        Verdict::Later { .. } => Ended::Snoozed,
+        Verdict::GiveBack => Ended::GivenBack,
+        Verdict::Lost => Ended::Lost,
+    }
+}
+
+/// A number in 0..1 that is different for every attempt: the token's random bits.
+fn chance(lease: &Lease) -> f64 {
+    let bits = u32::from_be_bytes(lease.token.0.as_bytes()[12..].try_into().expect("a UUID has sixteen bytes"));
+    f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+}

@@ -1,0 +1,377 @@
+//! Feeds one lane: ends what was run, claims what comes next, both in one statement and commit, and puts it on the shelf
+//! from which apalis takes. Refuses to end on a database error: endings are kept, it waits, it goes on.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::task::AtomicWaker;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    execute::{Ack, Verdict, Work},
+    lease::Leases,
+    metrics::Metrics,
+    notify::Notices,
+    worker::Lane,
+};
+use crate::{
+    model::{
+        error::{Code, CtxError},
+        id::JobId,
+        job::{ClaimedJob, Lease, State},
+    },
+    store::{
+        Error,
+        leases::{self, Claim, Ending, PutBack},
+    },
+};
+
+/// Waits after a statement that failed.
+const ERROR_WAIT_FIRST: Duration = Duration::from_millis(100);
+const ERROR_WAIT_LONGEST: Duration = Duration::from_secs(2);
+/// The longest an ending waits for others to share its commit while the shelf is well filled.
+const ENDING_WAIT: Duration = Duration::from_millis(5);
+
+/// Claimed jobs that nobody has begun. Bounded by the lane's window.
+#[derive(Default)]
+pub(super) struct Shelf {
+    works: Mutex<VecDeque<Work>>,
+    /// The apalis worker that looks for the next one.
+    pub(super) taker: AtomicWaker,
+    closed: AtomicBool,
+    /// Rings when the shelf runs low.
+    low: Notify,
+}
+
+impl Shelf {
+    fn works(&self) -> std::sync::MutexGuard<'_, VecDeque<Work>> {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; `Err` when there will be none any more.
+    pub(super) fn take(&self, low: usize) -> Result<Option<Work>, ()> {
+        let mut works = self.works();
+        let work = works.pop_front();
+        if work.is_some() && works.len() == low {
+            self.low.notify_one();
+        }
+        if work.is_none() && self.closed.load(Ordering::Acquire) { Err(()) } else { Ok(work) }
+    }
+
+    fn len(&self) -> usize {
+        self.works().len()
+    }
+}
+
+/// Stops a lane.
+#[derive(Default)]
+pub(super) struct Drain {
+    begun: AtomicBool,
+    bell: Notify,
+}
+
+impl Drain {
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+}
+
+/// Between three quarters and the whole of `longest`, so that many workers do not poll in step.
+pub(super) fn jittered(longest: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(0_u8) % 1_000;
+    longest * 3 / 4 + longest * u32::try_from(chance).unwrap_or(0) / 4_000
+}
+
+/// What feeders of one process share.
+#[derive(Clone)]
+pub(super) struct Ground {
+    /// Commits wait for the disk: endings.
+    pub(super) durable: PgPool,
+    /// They do not: a claim that is lost is claimed again.
+    pub(super) relaxed: PgPool,
+    pub(super) leases: Arc<Leases>,
+    pub(super) notices: Notices,
+    pub(super) metrics: Metrics,
+    /// Rings when a scheduled job was written, so that its time is not slept through.
+    pub(super) scheduled: Arc<Notify>,
+}
+
+pub(super) struct Feeder {
+    pub(super) lane: Lane,
+    pub(super) poll: Duration,
+    pub(super) ground: Ground,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) acks: mpsc::Receiver<Ack>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) kept: Kept,
+}
+
+/// What was run and is not yet recorded.
+#[derive(Default)]
+pub(super) struct Kept {
+    endings: Vec<Ending>,
+    backs: Vec<PutBack>,
+    awaited: HashSet<JobId>,
+    since: Option<Instant>,
+    /// Leases taken and not settled.
+    outstanding: usize,
+}
+
+impl Feeder {
+    /// Feeds until drained, then says so.
+    pub(super) async fn run(mut self, drained: oneshot::Sender<()>) {
+        let (mut more, mut error_wait, mut next_poll) = (true, ERROR_WAIT_FIRST, Instant::now());
+        loop {
+            while let Ok(ack) = self.acks.try_recv() {
+                self.keep(ack);
+            }
+            let draining = self.drain.begun.load(Ordering::Acquire);
+            if draining {
+                self.give_back();
+            }
+            if draining && self.kept.outstanding == 0 {
+                let _ = drained.send(());
+                return;
+            }
+            more |= Instant::now() >= next_poll;
+            let claims = !draining && (more || !self.kept.endings.is_empty());
+            let limit = if claims { self.room() } else { 0 };
+            if limit > 0 || self.is_due(draining) {
+                match self.round(limit).await {
+                    Ok(claimed) => {
+                        error_wait = ERROR_WAIT_FIRST;
+                        if limit > 0 {
+                            (more, next_poll) = (claimed == limit, Instant::now() + jittered(self.poll));
+                        }
+                    }
+                    Err(error) => {
+                        self.ground.metrics.database_error();
+                        tracing::warn!(error = %error, queue = self.lane.queue, "claiming failed; trying again");
+                        tokio::time::sleep(error_wait).await;
+                        (error_wait, more) = ((error_wait * 2).min(ERROR_WAIT_LONGEST), true);
+                    }
+                }
+            } else {
+                more |= self.rest(more, next_poll).await;
+            }
+        }
+    }
+
+    /// Waits for something to do; true when there may be jobs to claim.
+    async fn rest(&mut self, more: bool, next_poll: Instant) -> bool {
+        let until = match self.kept.since {
+            Some(since) => since + ENDING_WAIT,
+            // The window is full: what ends rings, and the poll comes after.
+            None if more => Instant::now() + self.poll,
+            None => next_poll,
+        };
+        tokio::select! {
+            biased;
+            Some(ack) = self.acks.recv() => { self.keep(ack); false }
+            () = self.drain.bell.notified() => false,
+            () = self.bell.notified() => true,
+            () = self.shelf.low.notified(), if more => false,
+            () = tokio::time::sleep_until(until) => false,
+        }
+    }
+
+    /// How many to claim: nothing while the shelf is well filled, so that claims come in batches.
+    fn room(&self) -> usize {
+        let window = self.lane.concurrency + self.lane.prefetch;
+        let ending = self.kept.endings.len() + self.kept.backs.len();
+        if self.shelf.len() > self.lane.low() {
+            return 0;
+        }
+        window.saturating_sub(self.kept.outstanding - ending).min(self.lane.batch)
+    }
+
+    fn is_due(&self, draining: bool) -> bool {
+        let kept = &self.kept;
+        let full = kept.endings.len() >= self.lane.batch;
+        !kept.backs.is_empty()
+            || full
+            || !kept.endings.is_empty() && (draining || self.shelf.len() <= self.lane.low())
+            || kept.since.is_some_and(|since| since.elapsed() >= ENDING_WAIT)
+    }
+
+    fn keep(&mut self, ack: Ack) {
+        let Ack { lease, awaited, verdict } = ack;
+        if awaited {
+            self.kept.awaited.insert(lease.job_id);
+        }
+        match verdict {
+            Verdict::End { state, result, error } => self.kept.endings.push(Ending { lease, state, result, error }),
+            Verdict::Later { wait, spent, error } => {
+                let outcome = Some(if error.is_some() { "failed" } else { "snoozed" });
+                self.kept.backs.push(PutBack { lease, wait: Some(wait), spent, outcome, error });
+            }
+            Verdict::GiveBack => self.kept.backs.push(untouched(lease)),
+            Verdict::Committed => {
+                self.settle(&[lease]);
+                self.announce([lease.job_id]);
+            }
+            Verdict::Lost => {
+                self.settle(&[lease]);
+                self.kept.awaited.remove(&lease.job_id);
+            }
+        }
+        if self.kept.since.is_none() && self.kept.endings.len() + self.kept.backs.len() > 0 {
+            self.kept.since = Some(Instant::now());
+        }
+    }
+
+    /// Unstarted jobs go back without having cost an attempt.
+    fn give_back(&mut self) {
+        self.shelf.closed.store(true, Ordering::Release);
+        let works = mem::take(&mut *self.shelf.works());
+        self.kept.backs.extend(works.iter().map(|work| untouched(work.lease)));
+        self.shelf.taker.wake();
+    }
+
+    fn settle(&mut self, leases: &[Lease]) {
+        self.ground.leases.release(leases.iter());
+        self.kept.outstanding = self.kept.outstanding.saturating_sub(leases.len());
+    }
+
+    fn announce(&mut self, ids: impl IntoIterator<Item = JobId>) {
+        let awaited: Vec<_> = ids.into_iter().filter(|id| self.kept.awaited.remove(id)).collect();
+        if !awaited.is_empty() {
+            self.ground.notices.finished(awaited);
+        }
+    }
+
+    /// Records what is kept and claims up to `limit`; gives how many were claimed.
+    async fn round(&mut self, limit: usize) -> Result<usize, Error> {
+        if !self.kept.backs.is_empty() {
+            self.put_back().await?;
+        }
+        let claimed = match self.claim(limit).await {
+            Err(error) if is_of_the_row(&error) && !self.kept.endings.is_empty() => {
+                self.end_one_by_one().await?;
+                self.claim(limit).await?
+            }
+            claimed => claimed?,
+        };
+        self.kept.since = None;
+        let count = claimed.len();
+        let signals = self.ground.leases.hold(claimed.iter().map(|(_, lease)| lease));
+        self.ground.metrics.held(self.ground.leases.count());
+        self.kept.outstanding += count;
+        let works = claimed.into_iter().zip(signals).map(|((job, lease), cancelled)| Work { job, lease, cancelled });
+        self.shelf.works().extend(works);
+        if count > 0 {
+            self.shelf.taker.wake();
+        }
+        Ok(count)
+    }
+
+    async fn claim(&mut self, limit: usize) -> Result<Vec<(ClaimedJob, Lease)>, Error> {
+        if limit == 0 && self.kept.endings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claim = self.claim_of(limit);
+        let pool = if self.kept.endings.is_empty() { &self.ground.relaxed } else { &self.ground.durable };
+        let claimed = leases::claim(pool, &self.kept.endings, claim).await?;
+        let ended = mem::take(&mut self.kept.endings);
+        self.ended(&ended, claimed.ended);
+        Ok(claimed.jobs)
+    }
+
+    fn claim_of(&self, limit: usize) -> Claim<'_> {
+        let leases = &self.ground.leases;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        Claim { queue: &self.lane.queue, limit, worker_id: leases.worker_id, lease: leases.length }
+    }
+
+    fn ended(&mut self, endings: &[Ending], found: Option<Vec<JobId>>) {
+        let leases: Vec<_> = endings.iter().map(|ending| ending.lease).collect();
+        self.settle(&leases);
+        match found {
+            None => self.announce(leases.into_iter().map(|lease| lease.job_id)),
+            Some(found) => {
+                tracing::info!(
+                    count = leases.len() - found.len(),
+                    "endings came too late: the jobs were no longer ours"
+                );
+                self.announce(found);
+                leases.iter().for_each(|lease| _ = self.kept.awaited.remove(&lease.job_id));
+            }
+        }
+    }
+
+    /// One of the endings cannot be stored (a result that is no JSON to Postgres): the others are, and that one is dead.
+    async fn end_one_by_one(&mut self) -> Result<(), Error> {
+        while let Some(ending) = self.kept.endings.last().cloned() {
+            let claim = self.claim_of(0);
+            let found = match leases::claim(&self.ground.durable, std::slice::from_ref(&ending), claim).await {
+                Err(error) if is_of_the_row(&error) => {
+                    tracing::error!(job.id = %ending.lease.job_id, error = %error, "the end of a job cannot be stored");
+                    let error = CtxError::new(Code::Internal, "what the job came to cannot be stored");
+                    let error = Some(super::execute::json(&error));
+                    let dead = Ending { state: State::Dead, result: None, error, ..ending.clone() };
+                    match leases::claim(&self.ground.durable, &[dead], self.claim_of(0)).await {
+                        // Not even that: its lease runs out, and the reaper decides.
+                        Err(error) if is_of_the_row(&error) => Some(Vec::new()),
+                        claimed => claimed?.ended,
+                    }
+                }
+                claimed => claimed?.ended,
+            };
+            self.kept.endings.pop();
+            self.ended(&[ending], found);
+        }
+        Ok(())
+    }
+
+    async fn put_back(&mut self) -> Result<(), Error> {
+        let found = match leases::put_back(&self.ground.durable, &self.kept.backs).await {
+            Err(error) if is_of_the_row(&error) && self.kept.backs.len() > 1 => {
+                // One at a time; what cannot be stored is left to its lease and the reaper.
+                for back in &self.kept.backs {
+                    match leases::put_back(&self.ground.durable, std::slice::from_ref(back)).await {
+                        Err(error) if is_of_the_row(&error) => {
+                            tracing::error!(job.id = %back.lease.job_id, error = %error, "a job cannot be put back");
+                        }
+                        found => _ = found?,
+                    }
+                }
+                Vec::new()
+            }
+            found => found?,
+        };
+        let backs = mem::take(&mut self.kept.backs);
+        if backs.iter().any(|back| back.wait.is_some()) {
+            self.ground.scheduled.notify_one();
+        }
+        if backs.iter().any(|back| back.wait.is_none()) && !found.is_empty() {
+            self.ground.notices.ready([self.lane.queue.as_str()]);
+        }
+        let leases: Vec<_> = backs.iter().map(|back| back.lease).collect();
+        leases.iter().for_each(|lease| _ = self.kept.awaited.remove(&lease.job_id));
+        self.settle(&leases);
+        Ok(())
+    }
+}
+
+fn untouched(lease: Lease) -> PutBack {
+    PutBack { lease, wait: None, spent: false, outcome: None, error: None }
+}
+
+/// Whether a statement failed for what is in it, so that trying the same again is useless.
+fn is_of_the_row(error: &Error) -> bool {
+    matches!(error, Error::Constraint(_) | Error::Database(sqlx::Error::Database(_)))
+}

@@ -1,0 +1,229 @@
+//! The job engine: durable jobs on Postgres, run by apalis workers. This is its face: enqueue, look, cancel, retry, wait.
+//! Refuses to know what jobs are about, and has never heard of HTTP or of apps.
+
+mod backend;
+pub mod complete;
+mod enqueue;
+mod execute;
+mod feed;
+pub mod lease;
+pub mod metrics;
+mod notify;
+mod promoter;
+pub mod reaper;
+pub mod registry;
+mod waiters;
+pub mod worker;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::time::Instant;
+
+pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES};
+use self::{enqueue::Enqueuer, metrics::Metrics, notify::Notices, waiters::Waiters};
+pub use crate::store::{history::Filter, jobs::Depth};
+use crate::{
+    model::{
+        clock::Clock,
+        error::{Code, CtxError},
+        id::{JobId, UserId},
+        job::{Enqueued, JobView, NewJob},
+        policy::Policies,
+    },
+    store::{self, history, jobs},
+};
+
+/// The most jobs one page of a listing has.
+pub const PAGE_MAX: u32 = 200;
+/// The longest [`Queue::wait`].
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often a waiter looks for itself.
+const LOOK_INTERVAL: Duration = Duration::from_millis(700);
+
+/// Why the queue did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such kind.
+    #[error("there is no kind of job named `{0}`")]
+    UnknownKind(String),
+    /// The job cannot be taken as it is.
+    #[error("the job is refused: {0}")]
+    Unfit(String),
+    /// More jobs than one call takes.
+    #[error("{0} jobs in one call; {INSERT_MAX} are allowed")]
+    TooMany(usize),
+    /// The idempotency key stands for another request.
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
+    /// Too many callers wait already.
+    #[error("too many jobs wait to be stored")]
+    Busy,
+    /// There is no such job, or it is somebody else's.
+    #[error("there is no such job")]
+    NotFound,
+    /// The job is in a state in which that cannot be done.
+    #[error("{0}")]
+    State(&'static str),
+    /// The database.
+    #[error(transparent)]
+    Store(store::Error),
+}
+
+/// SQLSTATE class 22, "data exception": what came in is not to Postgres' liking, such as a NUL in JSON text.
+const DATA_EXCEPTION: &str = "22";
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match &error {
+            store::Error::Database(sqlx::Error::Database(cause))
+                if cause.code().is_some_and(|code| code.starts_with(DATA_EXCEPTION)) =>
+            {
+                Self::Unfit(cause.message().to_owned())
+            }
+            _ => Self::Store(error),
+        }
+    }
+}
+
+impl From<Error> for CtxError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::UnknownKind(_) | Error::Unfit(_) | Error::KeyReused => Code::ValidationFailed,
+            Error::TooMany(_) => Code::QuotaExceeded,
+            Error::Busy => Code::Unavailable,
+            Error::NotFound => Code::NotFound,
+            Error::State(_) => Code::Conflict,
+            Error::Store(_) => {
+                let Error::Store(cause) = error else { unreachable!("matched above") };
+                return cause.into();
+            }
+        };
+        let told = Self::new(code, error.to_string());
+        if code == Code::Unavailable { told.with_retry_after(Duration::from_secs(1)) } else { told }
+    }
+}
+
+/// The queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    clock: Arc<dyn Clock>,
+    policies: Policies,
+    enqueuer: Enqueuer,
+    notices: Notices,
+    waiters: Waiters,
+    metrics: Metrics,
+}
+
+impl Queue {
+    /// A queue over `pool` that knows the kinds of `policies`. Must be called on a tokio runtime.
+    pub fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies) -> Self {
+        let (waiters, metrics) = (Waiters::default(), Metrics::default());
+        let notices = Notices::new(pool, waiters.clone());
+        let enqueuer = Enqueuer::new(pool, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
+        Self(Arc::new(Inner { pool: pool.clone(), clock, policies, enqueuer, notices, waiters, metrics }))
+    }
+
+    /// Makes a job durable; returns after its commit. Callers at the same time share one.
+    pub async fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
+        self.0.enqueuer.one(job).await
+    }
+
+    /// Makes up to [`INSERT_MAX`] jobs durable, all or none, in the order given.
+    pub async fn enqueue_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
+        self.0.enqueuer.many(jobs).await
+    }
+
+    /// The job `id`; only if it is `user_id`'s, where one is given.
+    pub async fn get(&self, id: JobId, user_id: Option<UserId>) -> Result<Option<JobView>, Error> {
+        Ok(history::find(&self.0.pool, id, user_id).await?)
+    }
+
+    /// Jobs, newest first, at most `limit` (and [`PAGE_MAX`]); with the last one's id as `before` the next page.
+    pub async fn list(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<JobView>, Error> {
+        Ok(history::list(&self.0.pool, filter, before, i64::from(limit.min(PAGE_MAX))).await?)
+    }
+
+    /// Cancels a job that has not ended. A handler that runs it is stopped, and what it would commit is refused.
+    pub async fn cancel(&self, id: JobId, user_id: Option<UserId>) -> Result<(), Error> {
+        let error = CtxError::new(Code::Cancelled, "the job was cancelled");
+        match jobs::cancel(&self.0.pool, id, user_id, &error).await? {
+            Some(awaited) => {
+                if awaited {
+                    self.0.notices.finished([id]);
+                }
+                Ok(())
+            }
+            None => Err(self.gone(id, user_id, "the job has ended already").await),
+        }
+    }
+
+    /// Makes a dead or cancelled job ready again, all its attempts before it.
+    pub async fn retry(&self, id: JobId, user_id: Option<UserId>) -> Result<(), Error> {
+        let mut tx = store::within(self.0.pool.begin()).await?;
+        let queue = match jobs::revive(&mut tx, id, user_id).await {
+            Err(store::Error::Constraint(name)) if name == "jobs_unique_key" => {
+                return Err(Error::State("another job with the same unique key is live"));
+            }
+            queue => queue?,
+        };
+        store::within(tx.commit()).await?;
+        match queue {
+            Some(queue) => {
+                self.0.notices.ready([queue.as_str()]);
+                Ok(())
+            }
+            None => Err(self.gone(id, user_id, "only a dead or cancelled job can be tried again").await),
+        }
+    }
+
+    async fn gone(&self, id: JobId, user_id: Option<UserId>, otherwise: &'static str) -> Error {
+        match self.get(id, user_id).await {
+            Ok(Some(_)) => Error::State(otherwise),
+            Ok(None) => Error::NotFound,
+            Err(error) => error,
+        }
+    }
+
+    /// Waits until the job has ended, at most `timeout` (and [`WAIT_MAX`]); gives it as it then is. Quick only for jobs
+    /// enqueued as `awaited`; for others it polls.
+    pub async fn wait(&self, id: JobId, timeout: Duration) -> Result<Option<JobView>, Error> {
+        let deadline = Instant::now() + timeout.min(WAIT_MAX);
+        self.0.notices.listen();
+        let waiting = self.0.waiters.watch(id);
+        loop {
+            let job = history::find(&self.0.pool, id, None).await?;
+            if job.as_ref().is_none_or(|job| job.state.is_final()) || Instant::now() >= deadline {
+                return Ok(job);
+            }
+            let look_at = deadline.min(Instant::now() + LOOK_INTERVAL);
+            let _ = tokio::time::timeout_at(look_at, waiting.ended.notified()).await;
+        }
+    }
+
+    /// How many jobs wait and run, per queue.
+    pub async fn depths(&self) -> Result<Vec<Depth>, Error> {
+        Ok(jobs::depths(&self.0.pool).await?)
+    }
+
+    /// What this process has counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The kinds it knows.
+    pub fn policies(&self) -> &Policies {
+        &self.0.policies
+    }
+
+    pub(in crate::queue) fn notices(&self) -> &Notices {
+        &self.0.notices
+    }
+
+    pub(in crate::queue) fn clock(&self) -> &dyn Clock {
+        self.0.clock.as_ref()
+    }
+}

@@ -1,0 +1,199 @@
+//! Tells workers that jobs are ready and waiters that jobs have ended: after commit, many in one NOTIFY, from one
+//! connection. Refuses to be more than a hint: a notice that is lost costs the time to the next poll, nothing else.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
+    mem,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use super::waiters::Waiters;
+use crate::{
+    model::id::JobId,
+    store::{
+        self,
+        notices::{self, FINISHED_CHANNEL, Listener},
+    },
+};
+
+/// The most finished jobs that wait to be announced; what comes on top is found by polling.
+const FINISHED_MAX: usize = 10_000;
+/// Ids in one payload: 36 bytes and a comma each, under Postgres' 8,000.
+const FINISHED_PER_NOTICE: usize = 200;
+/// Queue names in one payload: at most 63 bytes and a comma each.
+const QUEUES_PER_NOTICE: usize = 100;
+/// The least time between two notices, so that a flood of enqueues costs few: the first goes out at once.
+const NOTICE_GAP: Duration = Duration::from_millis(4);
+/// The longest silence before the listening connection is tried.
+const QUIET: Duration = Duration::from_secs(20);
+/// Waits between attempts to listen again.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+const RECONNECT_LONGEST: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+struct Unsent {
+    queues: BTreeSet<String>,
+    finished: Vec<JobId>,
+}
+
+/// Sends and receives the notices of one process. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Notices(Arc<Inner>);
+
+struct Inner {
+    /// Marks our own notices: we have acted on them before they were sent.
+    origin: String,
+    unsent: Mutex<Unsent>,
+    pending: Notify,
+    sender: OnceLock<()>,
+    listens: AtomicBool,
+    lanes: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
+    waiters: Waiters,
+    pool: PgPool,
+}
+
+impl Notices {
+    pub(super) fn new(pool: &PgPool, waiters: Waiters) -> Self {
+        let origin = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        // Losing a notice's commit is harmless, so it need not wait for the disk.
+        let pool = store::beside(pool, 2, &[("synchronous_commit", "off")]);
+        Self(Arc::new(Inner {
+            origin,
+            unsent: Mutex::default(),
+            pending: Notify::new(),
+            sender: OnceLock::new(),
+            listens: AtomicBool::new(false),
+            lanes: Mutex::default(),
+            waiters,
+            pool,
+        }))
+    }
+
+    /// Jobs of `queues` were committed as ready.
+    pub(super) fn ready<'a>(&self, queues: impl IntoIterator<Item = &'a str>) {
+        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        for queue in queues {
+            self.0.wake_lanes(Some(queue));
+            if !unsent.queues.contains(queue) {
+                unsent.queues.insert(queue.to_owned());
+            }
+        }
+        drop(unsent);
+        self.send();
+    }
+
+    /// The end of awaited jobs was committed.
+    pub(super) fn finished(&self, ids: impl IntoIterator<Item = JobId>) {
+        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            self.0.waiters.finished(id);
+            if unsent.finished.len() < FINISHED_MAX {
+                unsent.finished.push(id);
+            }
+        }
+        drop(unsent);
+        self.send();
+    }
+
+    fn send(&self) {
+        self.0.sender.get_or_init(|| {
+            let inner = Arc::downgrade(&self.0);
+            tokio::spawn(async move {
+                while let Some(inner) = inner.upgrade() {
+                    inner.send_next().await;
+                }
+            });
+        });
+        self.0.pending.notify_one();
+    }
+
+    /// What rings when a job of `queue` may be ready.
+    pub(super) fn lane(&self, queue: &str) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        let mut lanes = self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.entry(queue.to_owned()).or_default().push(bell.clone());
+        bell
+    }
+
+    /// Begins to listen, once per process.
+    pub(super) fn listen(&self) {
+        if !self.0.listens.swap(true, Ordering::AcqRel) {
+            let inner = Arc::downgrade(&self.0);
+            tokio::spawn(async move {
+                let mut wait = RECONNECT_FIRST;
+                while let Some(inner) = inner.upgrade() {
+                    if let Err(error) = inner.hear(&mut wait).await {
+                        tracing::debug!(error = %error, "not listening for notices; polling goes on");
+                    }
+                    inner.wake_lanes(None);
+                    inner.waiters.look_again();
+                    drop(inner);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RECONNECT_LONGEST);
+                }
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn wake_lanes(&self, queue: Option<&str>) {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let bells =
+            lanes.iter().filter(|(name, _)| queue.is_none_or(|queue| *name == queue)).flat_map(|(_, bells)| bells);
+        bells.for_each(|bell| bell.notify_one());
+    }
+
+    async fn send_next(&self) {
+        if tokio::time::timeout(QUIET, self.pending.notified()).await.is_err() {
+            return;
+        }
+        let unsent = mem::take(&mut *self.unsent.lock().unwrap_or_else(PoisonError::into_inner));
+        let queues: Vec<_> = unsent.queues.into_iter().collect();
+        let ids: Vec<_> = unsent.finished.iter().map(ToString::to_string).collect();
+        let notices = queues.len().div_ceil(QUEUES_PER_NOTICE).max(ids.len().div_ceil(FINISHED_PER_NOTICE));
+        for index in 0..notices {
+            let payload = |names: Option<&[String]>| {
+                names.map(|names| format!("{} {}", self.origin, names.join(","))).unwrap_or_default()
+            };
+            let jobs = payload(queues.chunks(QUEUES_PER_NOTICE).nth(index));
+            let finished = payload(ids.chunks(FINISHED_PER_NOTICE).nth(index));
+            if let Err(error) = notices::notify(&self.pool, &jobs, &finished).await {
+                tracing::debug!(error = %error, "a notice was not sent; polling finds what it announced");
+                return;
+            }
+        }
+        tokio::time::sleep(NOTICE_GAP).await;
+    }
+
+    async fn hear(&self, wait: &mut Duration) -> Result<(), store::Error> {
+        let mut listener = Listener::connect(&self.pool).await?;
+        *wait = RECONNECT_FIRST;
+        self.wake_lanes(None);
+        self.waiters.look_again();
+        loop {
+            let Some((channel, payload)) = listener.next(QUIET).await? else { continue };
+            let Some((origin, names)) = payload.split_once(' ') else { continue };
+            if origin == self.origin {
+                continue;
+            }
+            for name in names.split(',') {
+                if channel == FINISHED_CHANNEL {
+                    if let Ok(id) = name.parse() {
+                        self.waiters.finished(id);
+                    }
+                } else {
+                    self.wake_lanes(Some(name));
+                }
+            }
+        }
+    }
+}

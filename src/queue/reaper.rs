@@ -1,0 +1,139 @@
+//! Frees jobs whose worker vanished: a bounded page of expired leases at a time, longest ago first, each fenced by its
+//! token. Refuses to free what could not be renewed because Postgres itself was away, and to let one row that cannot be
+//! written stop the others.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use super::{metrics::Metrics, notify::Notices};
+use crate::{
+    model::{
+        error::{Code, CtxError},
+        job::Lease,
+    },
+    store::{
+        Error,
+        leases::{self, Reaped},
+    },
+};
+
+/// How often to look.
+pub const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// The most leases freed by one statement.
+pub const REAP_PAGE: i64 = 1_000;
+/// The most pages of one look; the next look goes on.
+const PAGES_PER_TICK: usize = 100;
+/// A time between two looks that is longer than this means that Postgres (or this process) was away in between.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Looks for leases that nobody renewed.
+pub struct Reaper {
+    pool: PgPool,
+    notices: Option<Notices>,
+    metrics: Metrics,
+    /// After an outage nothing is freed for half a lease: workers try a failed heartbeat again at least once a second.
+    hold_off: TimeDelta,
+    seen: Option<DateTime<Utc>>,
+    hold_until: Option<DateTime<Utc>>,
+}
+
+impl Reaper {
+    /// A reaper of leases that last `lease`, over `pool`. Its first look only takes note of the time.
+    pub fn new(pool: PgPool, lease: Duration) -> Self {
+        let hold_off = TimeDelta::from_std(lease / 2).unwrap_or(TimeDelta::MAX);
+        Self { pool, notices: None, metrics: Metrics::default(), hold_off, seen: None, hold_until: None }
+    }
+
+    pub(super) fn announcing(self, notices: Notices, metrics: Metrics) -> Self {
+        Self { notices: Some(notices), metrics, ..self }
+    }
+
+    /// One look; gives how many jobs were freed or found dead. An error means that Postgres is away; the look after it
+    /// holds off.
+    pub async fn tick(&mut self) -> Result<usize, Error> {
+        let (now, started) = match leases::pulse(&self.pool).await {
+            Ok(pulse) => pulse,
+            Err(error) => {
+                self.seen = None;
+                return Err(error);
+            }
+        };
+        self.judge(now, started);
+        if self.hold_until.is_some_and(|until| now < until) {
+            return Ok(0);
+        }
+        self.hold_until = None;
+        let mut freed = 0;
+        for _ in 0..PAGES_PER_TICK {
+            let page = leases::expired(&self.pool, now, PATIENCE, REAP_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            let reaped = self.free(&page).await?;
+            let stuck = reaped.is_empty();
+            freed += reaped.len();
+            self.announce(&reaped);
+            if stuck {
+                break;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Whether Postgres was away since the last look, by its own clock.
+    fn judge(&mut self, now: DateTime<Utc>, started: DateTime<Utc>) {
+        let patience = TimeDelta::from_std(PATIENCE).unwrap_or(TimeDelta::MAX);
+        let gap = self.seen.is_none_or(|seen| now - seen > patience);
+        let began_anew = now - started < self.hold_off;
+        if gap || began_anew {
+            let since = if began_anew { started } else { now };
+            self.hold_until = Some(since + self.hold_off);
+        }
+        self.seen = Some(now);
+    }
+
+    async fn free(&self, page: &[Lease]) -> Result<Vec<Reaped>, Error> {
+        let lost = CtxError::new(Code::Internal, "the worker that ran this job vanished, and no attempt is left");
+        match leases::reap(&self.pool, page, &lost).await {
+            Err(error @ (Error::Unavailable(_) | Error::Serialization(_))) => Err(error),
+            Err(_) => {
+                let mut freed = Vec::new();
+                for lease in page {
+                    match leases::reap(&self.pool, std::slice::from_ref(lease), &lost).await {
+                        Err(error @ Error::Unavailable(_)) => return Err(error),
+                        Err(error) => {
+                            tracing::error!(job.id = %lease.job_id, error = %error, "job {} cannot be freed", lease.job_id);
+                        }
+                        Ok(one) => freed.extend(one),
+                    }
+                }
+                Ok(freed)
+            }
+            freed => freed,
+        }
+    }
+
+    fn announce(&self, reaped: &[Reaped]) {
+        if reaped.is_empty() {
+            return;
+        }
+        self.metrics.rescued(reaped.len());
+        tracing::warn!(count = reaped.len(), "{} jobs of vanished workers were freed", reaped.len());
+        if let Some(notices) = &self.notices {
+            notices.ready(reaped.iter().filter(|job| !job.dead).map(|job| job.queue.as_str()));
+            notices.finished(reaped.iter().filter(|job| job.awaited).map(|job| job.id));
+        }
+    }
+
+    /// Looks again and again, until dropped.
+    pub(super) async fn keep(mut self) {
+        loop {
+            if let Err(error) = self.tick().await {
+                tracing::warn!(error = %error, "looking for expired leases failed; trying again");
+            }
+            tokio::time::sleep(REAP_INTERVAL).await;
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A worker process: an apalis worker per lane under one monitor, and the loops they share: heartbeats, reaper, promoter,
+//! the day's retention. Refuses to drop work when it stops: what runs may end until the deadline, the rest is given back.
+
+use std::{sync::Arc, time::Duration};
+
+use apalis_core::{
+    monitor::{Monitor, context::MonitorContext},
+    worker::builder::WorkerBuilder,
+};
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tower::limit::ConcurrencyLimitLayer;
+
+use super::{
+    Queue,
+    backend::LaneBackend,
+    execute::Execute,
+    feed::{Drain, Feeder, Ground, Kept, Shelf},
+    lease::Leases,
+    promoter,
+    reaper::Reaper,
+    registry::Registry,
+};
+use crate::{
+    model::{
+        id::WorkerId,
+        job::{Idempotency, NewJob},
+    },
+    store::{self, history},
+};
+
+/// How long a lease lasts unrenewed. A worker that vanishes is noticed after this long.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// The longest time between two looks for jobs that no notice announced.
+pub const POLL: Duration = Duration::from_millis(950);
+/// How long what runs may go on when the worker is asked to stop.
+pub const DRAIN: Duration = Duration::from_secs(20);
+/// What recording the last endings may take after that.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How often to see whether the day's retention job is there.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+/// The kind of the day's retention job, where its policy exists.
+const RETENTION_KIND: &str = "retention";
+
+/// One lane: a queue and how much of it to take on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// The queue.
+    pub queue: String,
+    /// Jobs that run at once.
+    pub concurrency: usize,
+    /// Jobs claimed ahead of those. Little: what is claimed waits for this worker alone.
+    pub prefetch: usize,
+    /// The most jobs one statement claims or ends, and so the most that run twice when the worker dies before its commit.
+    pub batch: usize,
+}
+
+impl Lane {
+    /// A lane that runs `concurrency` jobs at once, with as many claimed ahead.
+    pub fn new(queue: &str, concurrency: usize) -> Self {
+        Self { queue: queue.to_owned(), concurrency, prefetch: concurrency, batch: 2 * concurrency }
+    }
+
+    /// At this many unstarted jobs the next are claimed.
+    pub(super) fn low(&self) -> usize {
+        self.prefetch / 2
+    }
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Its lanes.
+    pub lanes: Vec<Lane>,
+    /// See [`LEASE`].
+    pub lease: Duration,
+    /// See [`POLL`].
+    pub poll: Duration,
+    /// See [`DRAIN`].
+    pub drain: Duration,
+}
+
+impl WorkerOptions {
+    /// The defaults over `lanes`.
+    pub fn new(lanes: Vec<Lane>) -> Self {
+        Self { lanes, lease: LEASE, poll: POLL, drain: DRAIN }
+    }
+}
+
+/// A worker that runs.
+pub struct Worker {
+    /// This start of it.
+    pub id: WorkerId,
+    monitor: MonitorContext,
+    running: JoinHandle<()>,
+    loops: Vec<JoinHandle<()>>,
+    drains: Vec<Arc<Drain>>,
+    leases: Arc<Leases>,
+    drain: Duration,
+}
+
+/// Session settings of the queue's own connections. Its statements ride on indexes whose rows come and go by the
+/// thousand; a plan cached while the table was empty must not be a scan of the whole.
+const KERNEL: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// Starts a worker for the kinds of `registry` over `queue`, whose handlers get `pool`. Runs until [`Worker::stop`].
+pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &WorkerOptions) -> Worker {
+    let id = WorkerId::new(queue.clock());
+    let connections = u32::try_from(options.lanes.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let mut settings = KERNEL.to_vec();
+    let durable = store::beside(pool, connections, &settings);
+    settings.push(("synchronous_commit", "off"));
+    let relaxed = store::beside(pool, connections + 2, &settings);
+    let ground = Ground {
+        durable,
+        relaxed: relaxed.clone(),
+        leases: Arc::new(Leases::new(id, options.lease)),
+        notices: queue.notices().clone(),
+        metrics: queue.metrics().clone(),
+        scheduled: Arc::new(Notify::new()),
+    };
+    queue.notices().listen();
+    let execute = Execute { registry: registry.clone(), pool: pool.clone(), metrics: queue.metrics().clone() };
+    let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
+    for lane in &options.lanes {
+        let (drain, backend) = lane_backend(lane, options.poll, &ground);
+        drains.push(drain);
+        monitor = register(monitor, id, backend, execute.clone());
+    }
+    let context = monitor.context();
+    let reaper = Reaper::new(relaxed.clone(), options.lease).announcing(ground.notices.clone(), ground.metrics.clone());
+    let (leases, beats) = (ground.leases.clone(), relaxed.clone());
+    let loops = vec![
+        tokio::spawn(async move { leases.keep(&beats).await }),
+        tokio::spawn(reaper.keep()),
+        tokio::spawn(promoter::keep(relaxed, ground.notices.clone(), ground.scheduled.clone())),
+        tokio::spawn(retain(queue.clone(), pool.clone())),
+    ];
+    let running = tokio::spawn(async move {
+        if let Err(error) = monitor.run().await {
+            tracing::error!(error = %error, "the worker ended with an error");
+        }
+    });
+    tracing::info!(worker.id = %id, "worker {id} started");
+    Worker { id, monitor: context, running, loops, drains, leases: ground.leases, drain: options.drain }
+}
+
+fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground) -> (Arc<Drain>, LaneBackend) {
+    let window = lane.concurrency + lane.prefetch;
+    let (acks, inbox) = mpsc::channel(window.max(1));
+    let (done, drained) = oneshot::channel();
+    let (shelf, drain) = (Arc::new(Shelf::default()), Arc::new(Drain::default()));
+    let feeder = Feeder {
+        lane: lane.clone(),
+        poll,
+        ground: ground.clone(),
+        shelf: shelf.clone(),
+        drain: drain.clone(),
+        acks: inbox,
+        bell: ground.notices.lane(&lane.queue),
+        kept: Kept::default(),
+    };
+    tokio::spawn(feeder.run(done));
+    (drain.clone(), LaneBackend { lane: lane.clone(), shelf, drain, acks, drained })
+}
+
+fn register(monitor: Monitor, id: WorkerId, backend: LaneBackend, execute: Execute) -> Monitor {
+    let name = format!("{}@{id}", backend.lane.queue);
+    let concurrency = backend.lane.concurrency;
+    // A monitor may ask for the worker again after it failed; ours cannot fail, and its backend exists once.
+    let backend = std::sync::Mutex::new(Some(backend));
+    monitor.register(move |_| {
+        let mut backend = backend.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let backend = backend.take().expect("a lane's backend has no error, so its worker is built once");
+        WorkerBuilder::new(name.clone())
+            .backend(backend)
+            .layer(ConcurrencyLimitLayer::new(concurrency))
+            .build(execute.clone())
+    })
+}
+
+impl Worker {
+    /// Stops: claims nothing more, gives back what has not begun, lets the rest end until the deadline, then gives that
+    /// back too. No attempt is spent by it. True when everything was recorded.
+    pub async fn stop(self) -> bool {
+        self.drains.iter().for_each(|drain| drain.begin());
+        let _ = self.monitor.shutdown();
+        let mut running = self.running;
+        let mut ended = tokio::time::timeout(self.drain, &mut running).await.is_ok();
+        if !ended {
+            self.leases.stop_all();
+            ended = tokio::time::timeout(FLUSH, &mut running).await.is_ok();
+        }
+        if !ended {
+            running.abort();
+        }
+        self.loops.iter().for_each(JoinHandle::abort);
+        tracing::info!(worker.id = %self.id, "worker {} stopped", self.id);
+        ended
+    }
+
+    /// Leases held at this moment.
+    pub fn in_flight(&self) -> usize {
+        self.leases.count()
+    }
+}
+
+/// Starts a worker and runs it until `stop` comes.
+pub async fn run(
+    queue: &Queue,
+    registry: &Registry,
+    pool: &PgPool,
+    options: &WorkerOptions,
+    stop: impl Future,
+) -> bool {
+    let worker = start(queue, registry, pool, options);
+    stop.await;
+    worker.stop().await
+}
+
+/// Sees to it that each day has its retention job: the idempotency key of the day makes all but the first a no-op.
+async fn retain(queue: Queue, pool: PgPool) {
+    if queue.policies().get(RETENTION_KIND).is_none() {
+        return;
+    }
+    loop {
+        let enqueued = async {
+            let key = format!("retention:{}", history::today(&pool).await?);
+            let job = NewJob {
+                kind: RETENTION_KIND.to_owned(),
+                cause: Some("daily".to_owned()),
+                idempotency: Some(Idempotency { key, request_hash: [0; 32] }),
+                ..NewJob::default()
+            };
+            queue.enqueue(job).await
+        };
+        if let Err(error) = enqueued.await {
+            tracing::warn!(error = %error, "the day's retention job could not be enqueued; trying again later");
+        }
+        tokio::time::sleep(RETENTION_INTERVAL).await;
+    }
+}

@@ -1,0 +1,116 @@
+//! Statements over live jobs: those that wait and those that run. Refuses to show one user another's: where a user is
+//! given, a job of somebody else is not there.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor};
+
+use super::{Error, within};
+use crate::model::{
+    error::CtxError,
+    id::{JobId, UserId},
+};
+
+/// Makes scheduled jobs whose time has come ready, at most `limit`; gives the queues they wait in, a name per job.
+/// Rides on `jobs_scheduled_idx`.
+pub async fn promote(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<String>, Error> {
+    let statement = sqlx::query_scalar(
+        "update krilin.jobs j set state = 'ready'
+         where j.ctid = any (array(
+             select s.ctid from krilin.jobs s
+             where s.state = 'scheduled' and s.run_at <= krilin.now()
+             order by s.run_at
+             limit $1
+             for update skip locked))
+         returning j.queue",
+    );
+    within(statement.bind(limit).fetch_all(db)).await
+}
+
+/// The milliseconds until the earliest scheduled job is due, negative when it is overdue. Rides on `jobs_scheduled_idx`.
+pub async fn next_due_ms(db: impl PgExecutor<'_>) -> Result<Option<i64>, Error> {
+    let statement = sqlx::query_scalar(
+        "select (extract(epoch from run_at - krilin.now()) * 1000)::bigint
+         from krilin.jobs where state = 'scheduled' order by run_at limit 1",
+    );
+    within(statement.fetch_optional(db)).await
+}
+
+/// Moves a live job to the history as cancelled; gives whether it was live and whether somebody waits for it.
+/// A worker that runs it loses its lease by this. Rides on `jobs_pkey`.
+pub async fn cancel(
+    db: impl PgExecutor<'_>,
+    id: JobId,
+    user_id: Option<UserId>,
+    error: &CtxError,
+) -> Result<Option<bool>, Error> {
+    let statement = sqlx::query_scalar(
+        "with ending as (
+             delete from krilin.jobs where id = $1 and ($2::uuid is null or user_id = $2) returning *
+         ),
+         history as (
+             insert into krilin.job_history
+                 (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id,
+                  started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at,
+                  finished_at)
+             select id, user_id, app_id, kind, queue, args, 'cancelled', priority, attempt, max_attempts, run_at, worker_id,
+                 started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at,
+                 krilin.now()
+             from ending
+         )
+         select awaited from ending",
+    );
+    within(statement.bind(id).bind(user_id).bind(sqlx::types::Json(error)).fetch_optional(db)).await
+}
+
+/// Makes a dead or cancelled job ready again, with all its attempts before it; gives its queue. Must run in a
+/// transaction. A unique key that another live job has taken is `Error::Constraint("jobs_unique_key")`.
+pub async fn revive(db: &mut PgConnection, id: JobId, user_id: Option<UserId>) -> Result<Option<String>, Error> {
+    let statement = sqlx::query_scalar(
+        "with again as (
+             delete from krilin.job_history
+             where id = $1 and ($2::uuid is null or user_id = $2) and state in ('dead', 'cancelled')
+             returning *
+         )
+         insert into krilin.jobs
+             (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, unique_key, concurrency_key,
+              parent_id, cause, trace_parent, last_error, created_at)
+         select id, user_id, app_id, kind, queue, args, 'ready', priority, max_attempts, krilin.now(), unique_key,
+             concurrency_key, parent_id, cause, trace_parent, error, created_at
+         from again
+         returning queue",
+    );
+    within(statement.bind(id).bind(user_id).fetch_optional(db)).await
+}
+
+/// How many jobs wait and run in a queue.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Depth {
+    /// The lane.
+    pub queue: String,
+    /// Jobs whose time has come.
+    pub ready: i64,
+    /// Jobs whose time has not come.
+    pub scheduled: i64,
+    /// Jobs under a lease.
+    pub running: i64,
+    /// Since when the longest waiting ready job is due.
+    pub oldest_due_at: Option<DateTime<Utc>>,
+}
+
+/// The depths of all queues that have live jobs. Reads all live rows: for a page or a scrape, never per job.
+pub async fn depths(db: impl PgExecutor<'_>) -> Result<Vec<Depth>, Error> {
+    let statement = sqlx::query_as::<_, (String, i64, i64, i64, Option<DateTime<Utc>>)>(
+        "select queue,
+             count(*) filter (where state = 'ready'),
+             count(*) filter (where state = 'scheduled'),
+             count(*) filter (where state = 'running'),
+             min(run_at) filter (where state = 'ready')
+         from krilin.jobs
+         group by queue
+         order by queue",
+    );
+    let rows = within(statement.fetch_all(db)).await?;
+    let depth =
+        |(queue, ready, scheduled, running, oldest_due_at)| Depth { queue, ready, scheduled, running, oldest_due_at };
+    Ok(rows.into_iter().map(depth).collect())
+}

@@ -1,0 +1,44 @@
+-- claim: ends the jobs of the batch before, then takes the next batch. One statement, one commit.
+--
+-- Invariants: a job ends only under its present lease token, and leaves `jobs` for `job_history` in the same statement;
+-- each claimed job gets a token of its own; claiming counts the attempt.
+-- Rides on jobs_pkey (ending) and jobs_ready_idx (taking: the scan is already in order and stops at the limit). The rows
+-- taken are updated by ctid, so no second index look-up and no plan but this one.
+-- Gives at least one row. `ended` is null when every ending found its job, else the ids that did.
+with clock as materialized (select krilin.now() as now),
+ending as (
+    delete from krilin.jobs j
+    using unnest($5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[]) as i(id, token, state, result, error)
+    where j.id = i.id and j.lease_token = i.token
+    returning j.*, i.state as final_state, i.result, i.error
+),
+history as (
+    insert into krilin.job_history
+        (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id, started_at,
+         unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result, error, created_at, finished_at)
+    select
+        id, user_id, app_id, kind, queue, args, final_state, priority, attempt, max_attempts, run_at, worker_id, started_at,
+        unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result::jsonb, error::jsonb, created_at,
+        clock.now
+    from ending, clock
+),
+claimed as (
+    update krilin.jobs j
+    set state = 'running', attempt = j.attempt + 1, lease_token = gen_random_uuid(),
+        lease_until = clock.now + $4, worker_id = $3, started_at = clock.now, parked_reason = null
+    from clock
+    where j.ctid = any (array(
+        select r.ctid from krilin.jobs r
+        where r.state = 'ready' and r.queue = $1
+        order by r.priority desc, r.seq
+        limit $2
+        for update skip locked
+    ))
+    returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,
+        j.last_error ->> 'code' as last_code, j.created_at, j.run_at, j.trace_parent, j.cause, j.awaited, j.priority, j.seq
+)
+select claimed.*, ended.ids as ended
+from (
+    select case when (select count(*) from ending) < cardinality($5) then array(select id from ending) end as ids
+) as ended
+left join claimed on true

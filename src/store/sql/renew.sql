@@ -1,0 +1,10 @@
+-- renew: one worker's heartbeat, all its leases at once. Gives the ids whose lease still holds.
+--
+-- Invariant: a lease is renewed only under its present token; a lease that ran out but was not yet taken away is renewed
+-- too, for nobody else has the job.
+-- Rides on jobs_pkey.
+update krilin.jobs j
+set lease_until = krilin.now() + $3
+from unnest($1::uuid[], $2::uuid[]) as i(id, token)
+where j.id = i.id and j.lease_token = i.token
+returning j.id
