@@ -1,9 +1,11 @@
 //! Krilin.
 
+pub mod apps;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod ctx;
 pub mod jobs;
 pub mod model;
 pub mod queue;

@@ -11,5 +11,7 @@ pub mod manifest;
 pub mod near;
 pub mod policy;
 pub mod secret;
+pub mod shape;
+pub mod shaping;
 pub mod token;
 pub mod user;

@@ -4,13 +4,17 @@
 //! [`Error`]. Only `queue` and `apps` open transactions. Every wait has a deadline: the pool's for a connection,
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
+pub mod apps;
 pub mod enqueue;
 pub mod health;
 pub mod history;
+pub mod installations;
 pub mod jobs;
 pub mod leases;
 pub mod notices;
+pub mod rows;
 pub mod schema;
+pub mod tables;
 pub mod tokens;
 pub mod users;
 
@@ -63,6 +67,14 @@ impl Error {
         match self {
             Self::Constraint(name) => Some(name),
             _ => None,
+        }
+    }
+
+    /// Whether a value did not fit: SQLSTATE class 22.
+    pub fn is_data_exception(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(cause)) => cause.code().is_some_and(|code| code.starts_with("22")),
+            _ => false,
         }
     }
 }

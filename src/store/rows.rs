@@ -1,0 +1,208 @@
+//! Runs statements over the tables of apps. Their text is put together in `ctx` and `apps` from looked-up names; every
+//! value of an author is bound, none is part of the text.
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use futures::TryStreamExt;
+use serde_json::Value;
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use uuid::Uuid;
+
+use super::{Error, within};
+use crate::model::shape::Type;
+
+/// A value to bind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Arg {
+    /// Text; also decimals, which the statement casts.
+    Text(Option<String>),
+    /// A whole number.
+    Int(Option<i64>),
+    /// A double.
+    Float(Option<f64>),
+    /// A truth value.
+    Bool(Option<bool>),
+    /// An id.
+    Uuid(Option<Uuid>),
+    /// A day.
+    Date(Option<NaiveDate>),
+    /// A time of day.
+    Time(Option<NaiveTime>),
+    /// An instant.
+    Instant(Option<DateTime<Utc>>),
+    /// Any JSON.
+    Json(Option<Value>),
+    /// Texts, for `text[]` and for lists of texts or decimals.
+    Texts(Option<Vec<String>>),
+    /// Whole numbers.
+    Ints(Option<Vec<i64>>),
+    /// A list of doubles.
+    Floats(Vec<f64>),
+    /// A list of truth values.
+    Bools(Vec<bool>),
+    /// A list of ids.
+    Uuids(Vec<Uuid>),
+    /// A list of days.
+    Dates(Vec<NaiveDate>),
+    /// A list of times.
+    Times(Vec<NaiveTime>),
+    /// A list of instants.
+    Instants(Vec<DateTime<Utc>>),
+}
+
+/// The name of a column type in Postgres.
+pub fn sql_type(ty: Type) -> &'static str {
+    match ty {
+        Type::Text => "text",
+        Type::Integer => "bigint",
+        Type::Number => "double precision",
+        Type::Decimal => "numeric",
+        Type::Boolean => "boolean",
+        Type::Date => "date",
+        Type::Time => "time(0)",
+        Type::Instant => "timestamptz(3)",
+        Type::Json => "jsonb",
+        Type::Uuid => "uuid",
+        Type::Texts => "text[]",
+        Type::Integers => "bigint[]",
+    }
+}
+
+/// A statement that grows: its text and what is bound to it.
+#[derive(Debug, Clone, Default)]
+pub struct Statement {
+    text: String,
+    args: Vec<Arg>,
+}
+
+impl Statement {
+    /// A statement that begins with `text` and has `args` bound as `$1`, `$2`, …
+    pub fn new(text: impl Into<String>, args: Vec<Arg>) -> Self {
+        Self { text: text.into(), args }
+    }
+
+    /// Adds text. Must not hold anything an author typed.
+    pub fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Adds a placeholder for `arg`.
+    pub fn bind(&mut self, arg: Arg) -> &mut Self {
+        use std::fmt::Write as _;
+        self.args.push(arg);
+        write!(self.text, "${}", self.args.len()).expect("writing to a string does not fail");
+        self
+    }
+
+    /// Adds a placeholder for `arg` where a value of `ty` is wanted.
+    pub fn bind_as(&mut self, arg: Arg, ty: Type) -> &mut Self {
+        let list = matches!(arg, Arg::Texts(_)) && ty != Type::Texts;
+        self.bind(arg);
+        match (ty, list) {
+            (Type::Decimal, false) => self.push("::numeric"),
+            (Type::Decimal, true) => self.push("::numeric[]"),
+            _ => self,
+        }
+    }
+
+    /// The text so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn query(self) -> Query<'static, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.text));
+        self.args.into_iter().fold(query, bound)
+    }
+}
+
+/// An identifier in quotes, so that hyphens and reserved words are plain names.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn bound(query: Query<'static, Postgres, PgArguments>, arg: Arg) -> Query<'static, Postgres, PgArguments> {
+    match arg {
+        Arg::Text(value) => query.bind(value),
+        Arg::Int(value) => query.bind(value),
+        Arg::Float(value) => query.bind(value),
+        Arg::Bool(value) => query.bind(value),
+        Arg::Uuid(value) => query.bind(value),
+        Arg::Date(value) => query.bind(value),
+        Arg::Time(value) => query.bind(value),
+        Arg::Instant(value) => query.bind(value),
+        Arg::Json(value) => query.bind(value),
+        Arg::Texts(value) => query.bind(value),
+        Arg::Ints(value) => query.bind(value),
+        Arg::Floats(value) => query.bind(value),
+        Arg::Bools(value) => query.bind(value),
+        Arg::Uuids(value) => query.bind(value),
+        Arg::Dates(value) => query.bind(value),
+        Arg::Times(value) => query.bind(value),
+        Arg::Instants(value) => query.bind(value),
+    }
+}
+
+/// What a statement that reads rows came to.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The first column of each row: the row as JSON text.
+    pub rows: Vec<String>,
+    /// The second column of each row, where there is one: its place in the order, as JSON text.
+    pub places: Vec<String>,
+    /// Whether `rows` stops early because the bytes allowed were used up.
+    pub cut: bool,
+}
+
+/// Runs a statement whose rows are JSON text and stops past `bytes_max` bytes of it. With `placed`, a second column says
+/// where the row stands in the order.
+pub async fn read(db: &mut PgConnection, statement: Statement, placed: bool, bytes_max: usize) -> Result<Read, Error> {
+    within(async {
+        let mut read = Read::default();
+        let mut bytes = 0;
+        let mut rows = statement.query().fetch(db);
+        while let Some(row) = rows.try_next().await? {
+            let text: String = row.try_get(0)?;
+            bytes += text.len();
+            if bytes > bytes_max {
+                read.cut = true;
+                break;
+            }
+            read.rows.push(text);
+            if placed {
+                read.places.push(row.try_get(1)?);
+            }
+        }
+        Ok(read)
+    })
+    .await
+}
+
+/// Runs a statement that gives one number.
+pub async fn number(db: &mut PgConnection, statement: Statement) -> Result<i64, Error> {
+    let row: PgRow = within(statement.query().fetch_one(db)).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Runs a statement that gives one number or no row.
+pub async fn find_number(db: &mut PgConnection, statement: Statement) -> Result<Option<i64>, Error> {
+    let row: Option<PgRow> = within(statement.query().fetch_optional(db)).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Sets a savepoint, runs the statement, and goes back to the savepoint if Postgres refused it, so that the transaction
+/// stays usable.
+pub async fn read_guarded(db: &mut PgConnection, statement: Statement, bytes_max: usize) -> Result<Read, Error> {
+    let mut savepoint = within(db.begin()).await?;
+    match read(&mut savepoint, statement, false, bytes_max).await {
+        Ok(read) => within(savepoint.commit()).await.map(|()| read),
+        Err(error) => {
+            within(savepoint.rollback()).await?;
+            Err(error)
+        }
+    }
+}
