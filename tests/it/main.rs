@@ -13,6 +13,7 @@ mod kit;
 mod manifest;
 mod openapi;
 mod postgres;
+mod record;
 mod sandbox;
 mod server;
 mod storage;

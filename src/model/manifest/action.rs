@@ -173,7 +173,7 @@ pub struct Schedule {
     pub id: String,
     /// What runs.
     pub action: String,
-    /// Five fields, as in crontab. One of `cron`, `every` and `at_setting` is there.
+    /// Five fields; see [`super::cron::parse`]. One of `cron`, `every` and `at_setting` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<String>,
     /// Every so long.

@@ -2,6 +2,8 @@
 //! (`oneOf`, `anyOf`) are reduced to the branch that the author meant. Rules that only a pattern states are told by the
 //! `description` beside the pattern.
 
+use std::collections::HashMap;
+
 use jsonschema::{
     ValidationError,
     error::{TypeKind, ValidationErrorKind as Kind},
@@ -18,7 +20,7 @@ use crate::model::near::hint;
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// How many allowed keys a message lists.
-const LISTED_KEYS_MAX: usize = 12;
+const LISTED_KEYS_MAX: usize = 16;
 
 /// One mistake.
 pub(super) struct Complaint {
@@ -44,6 +46,20 @@ pub(super) fn gather(error: &ValidationError<'_>, schema: &Value, whole: &str, o
     }
 }
 
+/// Keeps one complaint of several about the form of one value, the most telling: its type before its wording before its
+/// length.
+pub(super) fn one_for_each_value(complaints: &mut Vec<Complaint>) {
+    use ProblemCode::{NotAllowed, OutOfBounds, WrongForm, WrongType};
+    let of_form = |code| matches!(code, WrongType | NotAllowed | WrongForm | OutOfBounds);
+    let best: HashMap<String, ProblemCode> =
+        complaints.iter().filter(|c| of_form(c.code)).fold(HashMap::new(), |mut best, c| {
+            let code = best.entry(c.pointer.clone()).or_insert(c.code);
+            *code = c.code.min(*code);
+            best
+        });
+    complaints.retain(|c| !of_form(c.code) || best.get(&c.pointer) == Some(&c.code));
+}
+
 /// Names in a row: `a`, `b`, `c`.
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
@@ -65,7 +81,7 @@ pub(super) fn shown(value: &Value) -> String {
 }
 
 /// How a message names the value at `pointer`.
-fn subject(pointer: &str, whole: &str) -> String {
+pub(super) fn subject(pointer: &str, whole: &str) -> String {
     let mut tokens = pointer.rsplit('/');
     let last = tokens.next().filter(|_| !pointer.is_empty());
     match last.map(|token| (token, token.parse::<usize>())) {
@@ -186,6 +202,7 @@ impl Report<'_> {
             Kind::Format { format } => {
                 (ProblemCode::WrongForm, format!("{subject} must be {}; this is {value}", format_words(format)))
             }
+            Kind::Referencing(error) => (ProblemCode::BadSchema, format!("a `$ref` points at nothing: {error}")),
             Kind::UniqueItems => (ProblemCode::DuplicateId, format!("{subject} has the same item twice")),
             Kind::FalseSchema => {
                 let path = self.error.schema_path().as_str();
@@ -234,7 +251,10 @@ impl Report<'_> {
             );
             return (ProblemCode::NewerVersion, words);
         }
-        (ProblemCode::NotAllowed, format!("{} must be {}; this is {}", self.subject, shown(expected), shown(value)))
+        (
+            ProblemCode::NotAllowed,
+            format!("{} must be {}; this is {}", self.subject, shown(expected), with_article(value)),
+        )
     }
 
     /// The keys of alternatives that each only require one.
@@ -314,6 +334,7 @@ fn format_words(format: &str) -> &str {
         "date-time" => "an instant such as `2026-11-22T17:13:20Z`",
         "uuid" => "a UUID",
         "email" => "an e-mail address",
+        "regex" => "a regular expression without look-around",
         "uri" => "a URL such as `https://example.org`",
         other => other,
     }

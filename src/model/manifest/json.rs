@@ -14,19 +14,19 @@ use super::{
 /// Reads `text`. Nesting deeper than serde_json's 128 levels is refused by it.
 pub(super) fn read(text: &str) -> Result<Source, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value: Value = serde_json::from_str(text).map_err(|error| syntax_problem(text, &error))?;
+    if text.trim().is_empty() {
+        return Err(Problem { line: 1, ..Problem::new(ProblemCode::Syntax, "", "there is nothing in the manifest") });
+    }
+    let value: Value = serde_json::from_str(text).map_err(|error| syntax_problem(&error))?;
     let mut walk = Walk { chars: text.chars().peekable(), mark: Mark { line: 1, column: 1 }, problems: Vec::new() };
     let positions = walk.value("");
     Ok(Source { value, positions, problems: walk.problems })
 }
 
-fn syntax_problem(text: &str, error: &serde_json::Error) -> Problem {
+fn syntax_problem(error: &serde_json::Error) -> Problem {
     let words = error.to_string();
     let words = words.split(" at line ").next().unwrap_or(&words);
     let mut problem = Problem::new(ProblemCode::Syntax, "", format!("this is not JSON: {words}"));
-    if text.trim().is_empty() {
-        "this is not JSON: there is nothing in it".clone_into(&mut problem.message);
-    }
     problem.line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
     problem.column = Some(u32::try_from(error.column()).unwrap_or(u32::MAX).max(1));
     problem

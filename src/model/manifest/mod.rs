@@ -6,7 +6,9 @@
 
 mod action;
 mod agent;
+mod check;
 mod complaint;
+pub mod cron;
 mod document;
 mod interface;
 mod json;
@@ -17,7 +19,10 @@ pub mod record;
 mod schema;
 mod short_form;
 mod table;
+mod view;
 mod yaml;
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -27,6 +32,7 @@ pub use self::{
         Subscription,
     },
     agent::{AgentConfig, Confirm, Shortcut, Tool},
+    check::{check_exports, dependency_cycles},
     document::{
         Access, AiPermission, AppDependency, Cardinality, Consistency, DataOutput, Dependencies, FilePermission,
         IntegrationAccess, IntegrationDependency, MANIFEST_VERSION, Manifest, Metadata, ModelClass,
@@ -74,7 +80,7 @@ struct Source {
 }
 
 /// Reads and checks a manifest. In: its text, of at most [`MANIFEST_MAX_BYTES`]. Out: the long form with advice, or every
-/// problem found, in the order of the text.
+/// problem found, in the order of the text. Exported functions are not known here; see [`check_exports`].
 pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
     if text.len() > MANIFEST_MAX_BYTES {
         let words = format!("the manifest is {} bytes long; it may have {MANIFEST_MAX_BYTES}", text.len());
@@ -84,8 +90,16 @@ pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
         Format::Json => json::read(text).map_err(|problem| vec![problem])?,
         Format::Yaml => yaml::read(text)?,
     };
+    if value.is_null() {
+        let empty = Problem { line: 1, ..Problem::new(ProblemCode::Syntax, "", "there is nothing in the manifest") };
+        return Err(vec![empty]);
+    }
     short_form::normalise(&mut value, &mut problems);
     problems.extend(schema::problems(&value));
+    let errors = problems.iter().filter(|problem| !problem.code.is_warning());
+    let broken: BTreeSet<String> = errors.map(|problem| problem.pointer.clone()).collect();
+    // What is of the wrong form may mean anything: one problem for one place.
+    problems.extend(check::problems(&value).into_iter().filter(|problem| !broken.contains(&problem.pointer)));
     let (warnings, mut errors): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.code.is_warning());
     if errors.is_empty() {
         match serde_json::from_value(value) {

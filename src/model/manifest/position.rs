@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::problem::Problem;
+use super::{complaint::subject, problem::Problem};
 
 /// A place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,9 @@ impl Positions {
         for problem in problems.iter_mut().filter(|problem| problem.line == 0) {
             let (pointer, place) = self.nearest(&problem.pointer);
             let mark = if problem.code.is_about_the_key() { place.key } else { place.value };
+            if problem.pointer != pointer && problem.code.is_about_form() {
+                problem.message = format!("in {}: {}", subject(&pointer, "the manifest"), problem.message);
+            }
             problem.pointer = pointer;
             problem.line = mark.line;
             problem.column = Some(mark.column);

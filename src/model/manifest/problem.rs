@@ -68,6 +68,11 @@ impl ProblemCode {
         self.as_str().starts_with('W')
     }
 
+    /// Whether it is about how something is written, not about what it means.
+    pub(super) fn is_about_form(self) -> bool {
+        self.as_str().starts_with("E0")
+    }
+
     /// Whether the place that matters is the key, not its value.
     pub(super) fn is_about_the_key(self) -> bool {
         matches!(self, Self::UnknownKey | Self::Reserved | Self::DuplicateKey)

@@ -139,21 +139,28 @@ pub fn compile(schema: &Value, role: Role) -> Result<Validator, SchemaError> {
         .should_ignore_unknown_formats(true)
         .with_format("time", is_time)
         .build(&schema)
-        .map_err(|error| SchemaError {
-            pointer: error.instance_path().as_str().to_owned(),
-            message: error.to_string(),
-        })?;
+        .map_err(|error| does_not_compile(&error))?;
     Ok(Validator { schema: Arc::new(schema), inner: Arc::new(inner) })
 }
 
+fn does_not_compile(error: &jsonschema::ValidationError<'_>) -> SchemaError {
+    let mut complaints = Vec::new();
+    complaint::gather(error, &Value::Null, "the schema", &mut complaints);
+    let first = complaints.into_iter().next();
+    let (pointer, message) = first.map_or_else(|| (String::new(), error.to_string()), |c| (c.pointer, c.message));
+    SchemaError { pointer, message }
+}
+
 impl Validator {
-    /// Everything in `value` that does not fit, at most [`FIELD_ERRORS_MAX`]; nothing when it fits. `whole` names the
+    /// Everything in `value` that does not fit, at most [`FIELD_ERRORS_MAX`], sorted by pointer; nothing when it fits. `whole` names the
     /// value in messages: `the input`.
     pub fn validate(&self, value: &Value, whole: &str) -> Vec<FieldError> {
         let mut complaints = Vec::new();
         for error in self.inner.iter_errors(value).take(FIELD_ERRORS_MAX) {
             complaint::gather(&error, &self.schema, whole, &mut complaints);
         }
+        complaint::one_for_each_value(&mut complaints);
+        complaints.sort_by(|a, b| a.pointer.cmp(&b.pointer));
         complaints.truncate(FIELD_ERRORS_MAX);
         complaints.into_iter().map(|c| FieldError { pointer: c.pointer, message: c.message }).collect()
     }
@@ -322,6 +329,11 @@ fn scalar_schema(kind: ScalarType) -> Value {
         ScalarType::Strings => json!({"type": "array", "items": {"type": "string"}}),
         ScalarType::Integers => json!({"type": "array", "items": {"type": "integer"}}),
     }
+}
+
+/// Whether a JSON value is one that a column of this type holds.
+pub(super) fn is_of_type(value: &Value, kind: ScalarType) -> bool {
+    compile(&scalar_schema(kind), Role::Input).is_ok_and(|validator| validator.inner.is_valid(value))
 }
 
 fn refuse_outside_references(schema: &Value, pointer: &str) -> Result<(), SchemaError> {

@@ -28,5 +28,6 @@ pub(super) fn problems(value: &Value) -> Vec<Problem> {
     for error in VALIDATOR.iter_errors(value) {
         complaint::gather(&error, &SCHEMA, "the manifest", &mut complaints);
     }
+    complaint::one_for_each_value(&mut complaints);
     complaints.into_iter().map(|c| Problem::new(c.code, c.pointer, c.message)).collect()
 }
