@@ -15,3 +15,4 @@ pub mod shape;
 pub mod shaping;
 pub mod token;
 pub mod user;
+pub mod zone;

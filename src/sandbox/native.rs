@@ -162,7 +162,7 @@ pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, web: Compiled) -> 
     let pass = Rc::clone(shared);
     doors.set("id", Function::new(ctx.clone(), move || pass.id())?)?;
     let reckon = |ctx: Ctx<'js>, op: String, a: String, b: String, c: String| {
-        time::reckon(&op, &a, &b, &c).map_err(|problem| Exception::throw_type(&ctx, &problem))
+        time::reckon(&op, &a, &b, &c).map_err(|problem| Exception::throw_type(&ctx, &problem.to_string()))
     };
     doors.set("time", Function::new(ctx.clone(), reckon)?)?;
     let names = move |ctx: Ctx<'js>| -> rquickjs::Result<Object<'js>> {

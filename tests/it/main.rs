@@ -19,3 +19,4 @@ mod server;
 mod storage;
 mod up;
 mod world;
+mod zone;
