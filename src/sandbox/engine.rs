@@ -176,6 +176,15 @@ impl Stage {
         let clock = Rc::clone(&shared);
         runtime.set_interrupt_handler(Some(Box::new(move || clock.over())));
         let context = Context::custom::<Intrinsics>(&runtime).expect("a fresh child has memory for a context");
+        runtime.set_host_promise_rejection_tracker(Some(Box::new(|ctx, promise, reason, handled| {
+            if let Some(hooks) = ctx.userdata::<Object<'_>>().map(|hooks| hooks.clone()) {
+                // It fails when the pass is being stopped, which is known elsewhere.
+                let _told = hooks
+                    .get::<_, Function<'_>>("track")
+                    .and_then(|track| track.call::<_, ()>((promise, reason, handled)))
+                    .inspect_err(|_| drop(ctx.catch()));
+            }
+        })));
         let web = engine.web;
         context.with(|ctx| {
             boot(&ctx, engine.prelude, web, &shared).expect("the prelude is ours and boots");
@@ -222,6 +231,7 @@ fn pass(
     let returned: Promise<'_> = hooks.get::<_, Function<'_>>("start")?.call((handler, input))?;
     pump(ctx, &hooks, &returned, pipe, shared)?;
     let value = returned.result::<Value<'_>>().transpose()?;
+    hooks.get::<_, Function<'_>>("check_orphans")?.call::<_, ()>(())?;
     let text = value.map(|value| ctx.json_stringify(value)).transpose()?.flatten();
     let text = text.map_or_else(|| Ok("null".to_owned()), |text| text.to_string())?;
     if shared.over() {

@@ -17,10 +17,13 @@ export default function boot(native) {
   const Internal = InternalError;
   const date_text = Date.prototype.toString;
   const well_formed = Function.prototype.call.bind(String.prototype.toWellFormed);
+  const cut = Function.prototype.call.bind(String.prototype.slice);
+  const words = (text) => well_formed(cut(String(text), 0, MOST_WORDS));
   const hidden = (object, name, value) =>
     defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
 
   const MOST_CHARACTERS = 1 << 20;
+  const MOST_WORDS = 8 << 10;
   const TOKEN = {};
   let now = 0;
   let facts = null;
@@ -246,10 +249,25 @@ export default function boot(native) {
     if (thrown instanceof BaseError) {
       const { name, message, stack } = thrown;
       const code = thrown instanceof Internal && message === "out of memory" ? "MemoryLimit" : "AppError";
-      return stringify({ code, message: well_formed(`${name}: ${message}`), stack: well_formed(String(stack)) });
+      return stringify({ code, message: words(`${name}: ${message}`), stack: words(stack) });
     }
-    return stringify({ code: "AppError", message: well_formed(`the app threw ${show(thrown)}`), stack: "" });
+    return stringify({ code: "AppError", message: words(`the app threw ${show(thrown)}`), stack: "" });
   }
 
-  return { begin, start, take, settle, describe };
+  // An error of a promise that nobody awaits fails the pass, as it would in other runtimes: a write that was refused must
+  // not look as if it had been done.
+  let orphans = [];
+  function track(promise, reason, handled) {
+    if (!handled) orphans[orphans.length] = { promise, reason };
+    else {
+      const kept = [];
+      for (let i = 0; i < orphans.length; i += 1) if (orphans[i].promise !== promise) kept[kept.length] = orphans[i];
+      orphans = kept;
+    }
+  }
+  function check_orphans() {
+    if (orphans.length > 0) throw orphans[0].reason;
+  }
+
+  return { begin, start, take, settle, describe, track, check_orphans };
 }

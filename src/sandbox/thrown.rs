@@ -6,6 +6,9 @@ use serde::Deserialize;
 use super::{engine::Stop, error::Position, limits::ERROR_TEXT_BYTES, native::Shared, protocol::ThrewReport};
 use crate::model::error::Code;
 
+/// What the limit on memory says.
+const OUT_OF_MEMORY: &str = "the handler used more memory than the pass has";
+
 /// What the prelude's `describe` says of a thrown value.
 #[derive(Deserialize)]
 struct Described {
@@ -48,6 +51,10 @@ pub(super) fn report(ctx: &Ctx<'_>, stop: Stop, name: &str, shared: &Shared) -> 
         return Stop::Threw(foreign(&error));
     }
     let thrown = ctx.catch();
+    // With no memory left even for an error, the engine throws null.
+    if thrown.is_null() {
+        return Stop::Threw(plain(Code::MemoryLimit, "the handler used more memory than the pass has, or threw null"));
+    }
     let described = describe(ctx, thrown.clone());
     if shared.interrupted() {
         return Stop::Threw(shared.cpu_report());
@@ -65,7 +72,7 @@ pub(super) fn report(ctx: &Ctx<'_>, stop: Stop, name: &str, shared: &Shared) -> 
 }
 
 fn memory_words(code: Code, message: String) -> String {
-    if code == Code::MemoryLimit { "the handler used more memory than the pass has".to_owned() } else { message }
+    if code == Code::MemoryLimit { OUT_OF_MEMORY.to_owned() } else { message }
 }
 
 fn describe<'js>(ctx: &Ctx<'js>, thrown: Value<'js>) -> Option<Described> {
@@ -80,8 +87,8 @@ fn speechless(ctx: &Ctx<'_>, thrown: &Value<'_>) -> Box<ThrewReport> {
     let words = thrown.as_object().and_then(|object| Exception::from_object(object.clone()));
     let words = words.and_then(|exception| exception.message()).unwrap_or_default();
     drop(ctx.catch());
-    if thrown.is_null() || words == "out of memory" {
-        return plain(Code::MemoryLimit, "the handler used more memory than the pass has");
+    if words == "out of memory" {
+        return plain(Code::MemoryLimit, OUT_OF_MEMORY);
     }
     plain(Code::AppError, "the app threw something that cannot be shown")
 }
@@ -89,7 +96,7 @@ fn speechless(ctx: &Ctx<'_>, thrown: &Value<'_>) -> Box<ThrewReport> {
 /// Errors of the bridge rather than of JavaScript.
 fn foreign(error: &rquickjs::Error) -> Box<ThrewReport> {
     match error {
-        rquickjs::Error::Allocation => plain(Code::MemoryLimit, "the handler used more memory than the pass has"),
+        rquickjs::Error::Allocation => plain(Code::MemoryLimit, OUT_OF_MEMORY),
         rquickjs::Error::Utf8(_) => plain(Code::AppError, "the result holds half a character (a lone surrogate)"),
         other => plain(Code::AppError, &other.to_string()),
     }

@@ -8,6 +8,7 @@ mod claim;
 mod cli;
 mod cluster;
 mod config;
+mod hostile;
 mod kinds;
 mod kit;
 mod manifest;

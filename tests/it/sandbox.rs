@@ -1,6 +1,10 @@
 //! The sandbox: what app code gets, and what it cannot do.
 
 use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::Command,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -16,6 +20,8 @@ use krilin::{
     sandbox::{Error, Facts, JobFacts, Limits, Pass, Pool, PoolOptions, Run},
 };
 use serde_json::{Value, json, value::RawValue};
+
+use crate::hostile;
 
 /// A host that keeps what it was told and answers by the method's name.
 #[derive(Default)]
@@ -94,6 +100,338 @@ async fn a_handler_gets_its_context_and_its_input() {
     assert_eq!(value, json!(["Ada", "test", "1.0.0", 1, 3, 1, 2, "cursor", "2026-11-21T23:40:00.123Z", true]));
 }
 
+async fn error_of(source: &str) -> Error {
+    run_with(&pool(1), &Scripted::default(), source, Limits::default()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn an_error_has_the_line_of_its_author() {
+    let error = error_of(
+        "const helper = (x) => {\n  return x.missing.field;\n};\nexport async function main() {\n  await null;\n  return helper({});\n}",
+    )
+    .await;
+    assert_eq!(error.code(), Code::AppError);
+    assert_eq!(error.at.as_ref().unwrap().to_string(), "app.js:2:10", "{error}");
+    assert!(error.error.message.starts_with("TypeError: "), "{error}");
+    assert!(error.stack.contains("app.js:6:"), "{}", error.stack);
+    assert!(!error.stack.contains("krilin:"), "{}", error.stack);
+    let error = error_of("export function main() {\n  const half = ;\n}").await;
+    assert_eq!(error.code(), Code::AppError);
+    assert_eq!(error.at.unwrap().line, 2);
+    assert!(error.error.message.starts_with("SyntaxError: "));
+}
+
+#[tokio::test]
+async fn an_error_of_the_host_keeps_its_code_and_gets_the_line_of_the_call() {
+    let error =
+        error_of("export async function main(ctx) {\n  const done = ctx.storage.delete('t', '1');\n  await done;\n}")
+            .await;
+    assert_eq!(error.code(), Code::Conflict);
+    assert_eq!(error.error.message, "somebody was faster");
+    assert_eq!(error.error.details, Some(json!({ "id": "1" })));
+    assert_eq!(error.at.unwrap().line, 2);
+    let value = value_of(
+        "export async function main(ctx) {
+           try { await ctx.storage.delete('t', '1'); } catch (error) {
+             error.code = error.code;
+             return [error instanceof KrilinError, error instanceof Error, error.name, error.code, error.message,
+                     error.retryable, error.details.id, error.app_id];
+           }
+         }",
+    )
+    .await;
+    assert_eq!(value, json!([true, true, "KrilinError", "Conflict", "somebody was faster", true, "1", "test"]));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_as_written_and_cannot_be_forged() {
+    let error = error_of("export const main = (ctx) => ctx.fail('Not today.', { day: 7 })").await;
+    assert_eq!((error.code(), error.error.message.as_str()), (Code::Refused, "Not today."));
+    assert_eq!(error.error.details, Some(json!({ "day": 7 })));
+    let forged = "export function main() { const e = new Error('x'); e.code = 'Refused'; throw e; }";
+    assert_eq!(error_of(forged).await.code(), Code::AppError);
+    assert_eq!(error_of("export const main = () => { throw new KrilinError('Refused') }").await.code(), Code::AppError);
+}
+
+#[tokio::test]
+async fn calls_that_are_pending_together_go_out_together() {
+    let host = Scripted::default();
+    let source = "export async function main(ctx) {
+      await Promise.all([ctx.storage.count('a'), ctx.storage.count('b', { x: 1 })]);
+      ctx.storage.insert('c', { forgotten: 'await' });
+      return 1;
+    }";
+    let pass = run_with(&pool(1), &host, source, Limits::default()).await.unwrap();
+    assert_eq!(pass.calls, 3);
+    let calls = host.calls.into_inner().unwrap();
+    assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(calls[0][1].args, [json!("b"), json!({ "x": 1 })]);
+    assert_eq!((calls[1][0].api.as_str(), calls[1][0].method.as_str()), ("storage", "insert"));
+}
+
+#[tokio::test]
+async fn an_error_that_nobody_awaits_fails_the_pass() {
+    let error = error_of("export async function main(ctx) { ctx.storage.delete('t', '1'); return 'done'; }").await;
+    assert_eq!(error.code(), Code::Conflict);
+    let late = "export async function main(ctx) {
+      const refused = ctx.storage.delete('t', '1');
+      await ctx.storage.count('t');
+      try { await refused; } catch { return 'handled'; }
+    }";
+    assert_eq!(value_of(late).await, json!("handled"));
+}
+
+#[tokio::test]
+async fn the_same_seed_instant_and_answers_give_the_same_result() {
+    let source = "export async function main(ctx, input) {
+      const ids = [ctx.generate_id(), ctx.generate_id()];
+      await ctx.storage.count('x');
+      return { ids, chance: [Math.random(), ctx.random()], now: [Date.now(), new Date(), Date(), ctx.today()],
+               order: Object.keys({ b: 1, a: 2, 3: 0 }), zone: new Date().getTimezoneOffset(), text: String(new Date(0)) };
+    }";
+    let (one, two) = (value_of(source).await, value_of(source).await);
+    assert_eq!(one, two);
+    assert!(one["ids"][0].as_str() < one["ids"][1].as_str(), "{one}");
+    assert_eq!(one["zone"], json!(0));
+    assert_eq!(one["now"][3], json!("2026-11-22"), "the user lives east of Greenwich");
+    let bundle = Bundle::new("app.js", source);
+    let input = RawValue::from_string("null".into()).unwrap();
+    let run = Run {
+        bundle: &bundle,
+        entry: "main",
+        input: &input,
+        facts: &facts(),
+        limits: Limits::default(),
+        seed: 8,
+        now: now(),
+    };
+    let other = pool(1).run(run, &Scripted::default()).await.unwrap();
+    assert_ne!(serde_json::from_str::<Value>(other.value.get()).unwrap()["chance"], one["chance"]);
+}
+
+#[tokio::test]
+async fn nothing_survives_a_pass() {
+    let pool = pool(1);
+    let source = "let kept = 0;
+      export function main() { kept += 1; globalThis.seen = (globalThis.seen ?? 0) + 1; Array.prototype.mine ??= kept;
+        return [kept, globalThis.seen, [].mine]; }";
+    for _ in 0..3 {
+        let pass = run_with(&pool, &Scripted::default(), source, Limits::default()).await.unwrap();
+        assert_eq!(pass.value.get(), "[1,1,1]");
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_levels_fields_and_an_end() {
+    let host = Scripted::default();
+    let source = "export function main(ctx) {
+      ctx.log('one', { n: 1 }); ctx.log.warn('two'); console.error('three', { a: 1 }, 4); ctx.log.debug('half \\ud800');
+      for (let i = 0; i < 500; i += 1) console.log(i);
+    }";
+    run_with(&pool(1), &host, source, Limits::default()).await.unwrap();
+    let log = host.log.into_inner().unwrap();
+    assert_eq!(log.len(), 100);
+    let lines: Vec<_> = log.iter().take(4).map(|line| serde_json::to_value(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({ "level": "info", "message": "one", "fields": { "n": 1 } }));
+    assert_eq!(lines[1], json!({ "level": "warn", "message": "two" }));
+    assert_eq!(lines[2], json!({ "level": "error", "message": "three {\"a\":1} 4" }));
+    assert_eq!(lines[3], json!({ "level": "debug", "message": "half \u{fffd}" }));
+    assert!(log[99].message.contains("full"), "{:?}", log[99]);
+}
+
+#[tokio::test]
+async fn the_log_of_a_pass_that_was_stopped_is_kept() {
+    let host = Scripted::default();
+    let limits = Limits { cpu: Duration::from_millis(50), ..Limits::default() };
+    let source = "export function main(ctx) { ctx.log('before'); for (;;); }";
+    let error = run_with(&pool(1), &host, source, limits).await.unwrap_err();
+    assert_eq!(error.code(), Code::CpuLimit);
+    assert!(!error.killed, "the engine stopped by itself");
+    assert_eq!(host.log.into_inner().unwrap()[0].message, "before");
+}
+
+#[tokio::test]
+async fn time_is_reckoned_in_the_zone_of_the_user() {
+    let value = value_of(
+        "export function main({ time, now, today }) {
+           return [time.add_days('2026-02-28', 1), time.days_between('2026-01-01', '2026-12-31'), time.weekday('2026-11-22'),
+                   time.week('2026-11-22'), time.start_of_week('2026-11-22'), time.day_of(now()), time.time_of(now()),
+                   time.day_of(now(), 'America/New_York'), time.instant('2026-03-29', '02:30'), today(),
+                   time.format('2026-11-22', 'EEE d MMM'), time.format(now(), 'HH:mm')];
+         }",
+    )
+    .await;
+    let expected = json!([
+        "2026-03-01",
+        364,
+        7,
+        "2026-W47",
+        "2026-11-16",
+        "2026-11-22",
+        "00:40",
+        "2026-11-21",
+        "2026-03-29T01:00:00Z",
+        "2026-11-22",
+        "Sun 22 Nov",
+        "00:40"
+    ]);
+    assert_eq!(value, expected);
+    let error = error_of("export const main = (ctx) =>\n  ctx.time.add_days('22.11.2026', 1)").await;
+    assert!(error.error.message.contains("`22.11.2026` is not a day"), "{error}");
+    assert_eq!(error.at.unwrap().line, 2);
+}
+
+#[tokio::test]
+async fn the_names_of_the_web_are_there() {
+    let value = value_of(
+        "export function main() {
+           const url = new URL('../b?q=a b#f', 'https://ada:pw@Example.com:443/x/y/z');
+           url.searchParams.append('k', 'ä&');
+           const text = 'aé€😀';
+           const copy = structuredClone({ d: new Date(5), m: new Map([[1, { x: [1] }]]) });
+           return [url.href, new URL('mailto:a@b.c').pathname, URL.canParse('nothing'), [...new TextEncoder().encode(text)].length,
+                   new TextDecoder().decode(new TextEncoder().encode(text)) === text, new TextDecoder().decode(new Uint8Array([255, 65])),
+                   copy.d.getTime(), copy.m.get(1).x[0], typeof eval, typeof Function, typeof performance];
+         }",
+    )
+    .await;
+    let expected = json!([
+        "https://ada:pw@example.com/x/b?q=a+b&k=%C3%A4%26#f",
+        "a@b.c",
+        false,
+        10,
+        true,
+        "\u{fffd}A",
+        5,
+        1,
+        "undefined",
+        "undefined",
+        "undefined"
+    ]);
+    assert_eq!(value, expected);
+}
+
+#[tokio::test]
+async fn the_exports_of_a_bundle_are_its_functions() {
+    let source = "export const limit = 3; export function b() {} export async function a() {} function hidden() {}";
+    let pool = pool(1);
+    assert_eq!(pool.exports(&Bundle::new("app.js", source)).await.unwrap(), ["a", "b"]);
+    let error = pool.exports(&Bundle::new("app.js", "export {")).await.unwrap_err();
+    assert_eq!(error.at.unwrap().line, 1);
+}
+
+#[tokio::test]
+async fn answers_and_inputs_that_are_too_long_are_refused() {
+    let error = error_of("export const main = (ctx) => ctx.storage.aggregate('x', {})").await;
+    assert_eq!(error.code(), Code::QuotaExceeded, "{error}");
+    let bundle = Bundle::new("app.js", "export const main = () => 1");
+    let input = RawValue::from_string(format!("\"{}\"", "x".repeat(1 << 20))).unwrap();
+    let run = Run {
+        bundle: &bundle,
+        entry: "main",
+        input: &input,
+        facts: &facts(),
+        limits: Limits::default(),
+        seed: 1,
+        now: now(),
+    };
+    assert_eq!(pool(1).run(run, &Scripted::default()).await.unwrap_err().code(), Code::QuotaExceeded);
+    let zero = error_of(r"export const main = () => 'a\u0000b'").await;
+    assert_eq!(zero.code(), Code::ValidationFailed);
+}
+
+/// A host that never answers.
+struct Mute;
+
+impl Host for Mute {
+    fn settle(&self, _calls: Vec<Call>) -> BoxFuture<'_, Vec<Settled>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn log(&self, _line: LogLine) {}
+}
+
+#[tokio::test]
+async fn waiting_for_the_host_takes_wall_time_and_no_cpu_time() {
+    let limits = Limits { cpu: Duration::from_millis(20), wall: Duration::from_millis(200), ..Limits::default() };
+    let pool = pool(1);
+    let began = Instant::now();
+    let error =
+        run_with(&pool, &Mute, "export const main = (ctx) => ctx.storage.count('x')", limits).await.unwrap_err();
+    assert_eq!(error.code(), Code::Timeout);
+    assert!(began.elapsed() >= limits.wall, "{:?}", began.elapsed());
+    run_with(&pool, &Mute, "export const main = () => 1", limits).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_its_child_with_it() {
+    let pool = pool(1);
+    let source = "export const main = (ctx) => ctx.storage.count('x')";
+    let pass = run_with(&pool, &Mute, source, Limits::default());
+    assert!(tokio::time::timeout(Duration::from_millis(500), pass).await.is_err());
+    run_with(&pool, &Mute, "export const main = () => 1", Limits::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_callers_than_may_wait_are_refused() {
+    let options = PoolOptions { size: 1, waiters: 0, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) };
+    let pool = Pool::start(options).unwrap();
+    let error = run_with(&pool, &Mute, "export const main = () => 1", Limits::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.error.retry_after_ms.is_some());
+}
+
+#[tokio::test]
+async fn a_child_is_replaced_after_its_passes() {
+    let pool =
+        Pool::start(PoolOptions { size: 1, passes: 3, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).unwrap();
+    for _ in 0..10 {
+        run_with(&pool, &Mute, "export const main = () => 1", Limits::default()).await.unwrap();
+    }
+}
+
+/// A program that says it is ready, waits for an order and then says `reply`.
+fn impostor(name: &str, reply: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("impostor-{name}"));
+    let script = format!(
+        "#!/bin/sh\nprintf '\\004\\000\\000\\000hnull'\n/bin/dd bs=5 count=1 >/dev/null 2>&1\n{reply}\nexec /bin/cat\n"
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_child_that_lies_fails_its_own_pass_only() {
+    for (name, reply) in [
+        ("dead", "exit 0"),
+        ("garbage", "printf 'this is no frame at all'"),
+        ("endless", "printf '\\377\\377\\377\\177d'"),
+        ("order", "printf '\\004\\000\\000\\000snull'"),
+        ("no-json", "printf '\\004\\000\\000\\000dnul'; printf 'x'"),
+        ("no-calls", "printf '\\032\\000\\000\\000o{\"cpu_us\":1,\"calls\":[   ]}'"),
+    ] {
+        let pool = Pool::start(PoolOptions { size: 1, ..PoolOptions::of(impostor(name, reply)) }).unwrap();
+        for _ in 0..2 {
+            let error = run_with(&pool, &Mute, "export const main = () => 1", Limits::default()).await.unwrap_err();
+            assert!(error.killed && error.code() == Code::Internal, "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn after_the_lockdown_the_kernel_kills_what_tries_to_get_out() {
+    for probe in ["open", "write", "socket", "fork", "thread"] {
+        let status = Command::new(env!("CARGO_BIN_EXE_krilin")).args(["sandbox", "--probe", probe]).status().unwrap();
+        assert_eq!(status.signal(), Some(SIGSYS), "{probe}: {status}");
+    }
+    let status = Command::new(env!("CARGO_BIN_EXE_krilin")).args(["sandbox", "--probe", "none"]).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+/// `SIGSYS`: what a seccomp filter kills with.
+const SIGSYS: i32 = 31;
+
 #[tokio::test]
 async fn an_endless_loop_is_stopped_and_the_next_pass_runs() {
     let pool = pool(1);
@@ -105,4 +443,24 @@ async fn an_endless_loop_is_stopped_and_the_next_pass_runs() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let pass = run_with(&pool, &Scripted::default(), "export const main = () => 1", limits).await.unwrap();
     assert_eq!(pass.value.get(), "1");
+}
+
+#[tokio::test]
+async fn every_hostile_program_ends_in_time_and_the_next_pass_runs() {
+    let pool = pool(2);
+    let programs = hostile::programs();
+    assert!(programs.len() >= 40, "{} programs", programs.len());
+    let mut wrong = Vec::new();
+    for program in &programs {
+        let began = Instant::now();
+        let ended = program.run(&pool).await;
+        wrong.extend(program.verdict(&ended));
+        // Generous: the machine may be busy with other tests. The bench is strict.
+        if began.elapsed() > program.limits.cpu + Duration::from_secs(2) {
+            wrong.push(format!("{} took {:?}", program.name, began.elapsed()));
+        }
+        let next = run_with(&pool, &Scripted::default(), "export const main = () => 1", Limits::default()).await;
+        wrong.extend(next.err().map(|error| format!("after {}: {error}", program.name)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

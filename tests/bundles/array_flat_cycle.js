@@ -1,0 +1,2 @@
+// expect: AppError MemoryLimit CpuLimit
+export function main() { const ring = []; ring.push(ring, ring); return ring.flat(Infinity).length; }

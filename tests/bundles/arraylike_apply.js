@@ -1,0 +1,2 @@
+// expect: ok AppError MemoryLimit
+export const main = () => Math.max.apply(null, { length: 2 ** 32 });

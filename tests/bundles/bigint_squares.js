@@ -1,0 +1,2 @@
+// expect: CpuLimit MemoryLimit AppError
+export function main() { let wide = 3n; for (;;) wide *= wide; }

@@ -1,0 +1,2 @@
+// expect: CpuLimit MemoryLimit AppError
+export const main = () => (3n ** 900000n).toString().length;

@@ -1,0 +1,4 @@
+// expect: AppError
+export function main() {
+  const half = ;
+}

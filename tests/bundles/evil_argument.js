@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export const main = (ctx) => ctx.storage.insert("x", { toJSON() { for (;;); } });

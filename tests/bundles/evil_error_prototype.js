@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export function main() { throw new Proxy({}, { getPrototypeOf() { for (;;); } }); }

@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export const main = () => ({ then() { for (;;); } });

@@ -1,0 +1,2 @@
+// expect: QuotaExceeded
+export async function main(ctx) { for (;;) await ctx.storage.count("x"); }

@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export function main(ctx) { for (;;) ctx.log("line", { wide: "x".repeat(1000) }); }

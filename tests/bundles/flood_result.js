@@ -1,0 +1,3 @@
+// expect: QuotaExceeded
+// limits: cpu_ms=2000
+export const main = () => "x".repeat(2 << 20);

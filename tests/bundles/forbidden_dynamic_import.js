@@ -1,0 +1,2 @@
+// expect: AppError
+export const main = async () => (await import("krilin:prelude")).default;

@@ -1,0 +1,2 @@
+// expect: AppError
+export const main = () => (function () {}).constructor("return 1")();

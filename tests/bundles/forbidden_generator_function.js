@@ -1,0 +1,2 @@
+// expect: AppError
+export const main = () => [...(async function* () {}).constructor("yield 1")()];

@@ -1,0 +1,3 @@
+// expect: AppError
+import { readFileSync } from "fs";
+export const main = () => readFileSync("/etc/passwd");

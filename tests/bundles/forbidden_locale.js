@@ -1,0 +1,2 @@
+// expect: AppError
+export const main = () => new Date().toLocaleString("de-DE", { timeZone: "Europe/Berlin" });

@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export async function main() { for (;;) await null; }

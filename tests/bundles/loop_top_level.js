@@ -1,0 +1,3 @@
+// expect: CpuLimit
+for (;;);
+export const main = () => 1;

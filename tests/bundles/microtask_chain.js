@@ -1,0 +1,3 @@
+// expect: CpuLimit MemoryLimit
+const again = () => Promise.resolve().then(again);
+export const main = () => again();

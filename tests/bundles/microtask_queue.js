@@ -1,0 +1,3 @@
+// expect: CpuLimit
+const again = () => queueMicrotask(again);
+export async function main() { again(); await new Promise(() => {}); }

@@ -1,0 +1,2 @@
+// expect: NotFound
+export const other = () => 1;

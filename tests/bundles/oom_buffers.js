@@ -1,0 +1,2 @@
+// expect: AppError MemoryLimit CpuLimit
+export function main() { const kept = []; for (;;) kept.push(new ArrayBuffer(1 << 20)); }

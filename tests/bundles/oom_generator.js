@@ -1,0 +1,3 @@
+// expect: CpuLimit MemoryLimit
+function* forever() { for (;;) yield {}; }
+export const main = () => [...forever()].length;

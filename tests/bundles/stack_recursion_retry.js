@@ -1,0 +1,3 @@
+// expect: CpuLimit
+const deeper = () => { try { deeper(); } catch { deeper(); } };
+export const main = () => deeper();

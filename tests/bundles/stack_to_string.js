@@ -1,0 +1,2 @@
+// expect: AppError CpuLimit
+export function main() { const own = { toString() { return `${own}`; } }; return String(own); }

@@ -1,0 +1,2 @@
+// expect: Stalled
+export async function main() { await new Promise(() => {}); }

@@ -1,0 +1,2 @@
+// expect: Stalled
+export const main = () => Promise.race([]);

@@ -1,0 +1,3 @@
+// expect: Stalled
+await new Promise(() => {});
+export const main = () => 1;

@@ -1,0 +1,2 @@
+// expect: AppError MemoryLimit CpuLimit
+export function main() { let text = "x"; for (;;) text += text; }

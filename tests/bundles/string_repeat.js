@@ -1,0 +1,2 @@
+// expect: AppError MemoryLimit CpuLimit
+export function main() { const kept = []; for (;;) kept.push("x".repeat(2 ** 22) + kept.length); }

@@ -1,0 +1,2 @@
+// expect: CpuLimit
+export const main = () => new Float64Array(1000).sort(() => { for (;;); }).length;
