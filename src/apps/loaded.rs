@@ -109,11 +109,14 @@ impl LoadedApp {
     }
 }
 
+/// Apps, each with when it was last known to be in force.
+type Loaded = HashMap<AppId, (Arc<LoadedApp>, Instant)>;
+
 /// The loaded apps of a process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Apps {
     pool: PgPool,
-    loaded: Arc<RwLock<HashMap<AppId, (Arc<LoadedApp>, Instant)>>>,
+    loaded: Arc<RwLock<Loaded>>,
     asking: Arc<tokio::sync::Mutex<()>>,
 }
 

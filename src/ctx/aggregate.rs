@@ -42,17 +42,19 @@ impl Table<'_> {
             self.measures(measure, given.get(measure), &mut columns, &mut problems);
         }
         match given.get("count") {
+            None | Some(Value::Null) if columns.names.len() == groups => columns.add("count", "count(*)"),
+            Some(Value::Bool(false)) if columns.names.len() == groups => {
+                problems.add("/count", "then there is nothing to compute")
+            }
+            None | Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::Bool(true)) => columns.add("count", "count(*)"),
-            None | Some(Value::Null | Value::Bool(false)) if columns.names.len() > groups => {}
-            None | Some(Value::Null) => columns.add("count", "count(*)"),
-            Some(Value::Bool(false)) => problems.add("/count", "then there is nothing to compute"),
             Some(_) => problems.add("/count", "must be true or false"),
         }
         let names = columns.names;
         if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
             problems.add("", format!("two columns of the result would be called `{}`", twice.1));
         }
-        statement.push(" from ").push(&self.from_clause()).push(" where t.user_id = ").bind(self.user());
+        statement.push(" from ").push(&self.source()).push(" where t.user_id = ").bind(self.user());
         statement.push(self.alive(false));
         Filter::new(&shape, &mut statement, &mut problems).and(given.get("where"), "/where");
         problems.check(&self.about)?;
@@ -80,7 +82,7 @@ impl Table<'_> {
             match group {
                 Value::String(name) => match self.shape.field(name) {
                     Some(field) if field.ty == Type::Json => {
-                        problems.add(pointer, format!("`{name}` cannot be grouped by"))
+                        problems.add(pointer, format!("`{name}` cannot be grouped by"));
                     }
                     Some(field) => columns.add(name, &expression(field, "t.")),
                     None => problems.add(pointer, self.shape.no_such_column(name)),

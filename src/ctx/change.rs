@@ -136,7 +136,7 @@ impl Table<'_> {
     /// Why no row was changed: it is not there, or in another version.
     async fn why_not(&mut self, id: &Arg, expected: Option<i64>) -> CtxError {
         let Some(expected) = expected else { return self.missing() };
-        let mut statement = Statement::new(format!("select t.version from {}", self.from_clause()), vec![self.user()]);
+        let mut statement = Statement::new(format!("select t.version from {}", self.source()), vec![self.user()]);
         self.this_row(&mut statement, id, None);
         match self.find_number(statement).await {
             Err(error) => error,

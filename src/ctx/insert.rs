@@ -239,7 +239,7 @@ impl Table<'_> {
     async fn existing(&mut self, row: &Value, taken: CtxError) -> Result<Box<RawValue>, CtxError> {
         let columns =
             taken.details.as_ref().and_then(|details| details["columns"].as_array()).cloned().unwrap_or_default();
-        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, true), self.from_clause());
+        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, true), self.source());
         let mut statement = Statement::new(text, Vec::new());
         let by_id = columns.len() == 1 && columns[0] == "id";
         statement.bind(self.user()).push(self.alive(by_id));

@@ -100,14 +100,19 @@ impl Chance {
     pub fn id(&mut self, now: DateTime<Utc>) -> Uuid {
         let bytes = self.draw();
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        let random = bytes[..10].try_into().expect("ten of thirty-two bytes");
-        uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid()
+        let [random @ .., _, _, _, _, _, _] = half(bytes);
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
     }
 
     /// True with a probability of `share` of `of`.
     pub fn happens(&mut self, share: u64, of: u64) -> bool {
         let bytes = self.draw();
-        let number = u64::from_le_bytes(bytes[..8].try_into().expect("eight of thirty-two bytes"));
-        number % of.max(1) < share
+        let number = u128::from_le_bytes(half(bytes)) % u128::from(of.max(1));
+        number < u128::from(share)
     }
+}
+
+/// The first sixteen of thirty-two bytes.
+fn half(bytes: [u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|index| bytes[index])
 }

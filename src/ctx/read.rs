@@ -35,7 +35,7 @@ impl Table<'_> {
             None | Some(Value::Null) => whole_row(&shape, include_deleted),
             Some(select) => row_json(self.selected(select, &mut problems).into_iter()),
         };
-        let text = format!("select {row}, {} from {} where t.user_id = ", order.place(), self.from_clause());
+        let text = format!("select {row}, {} from {} where t.user_id = ", order.place(), self.source());
         let mut statement = Statement::new(text, Vec::new());
         statement.bind(self.user()).push(self.alive(include_deleted));
         Filter::new(&shape, &mut statement, &mut problems).and(given.get("where"), "/where");
@@ -63,7 +63,7 @@ impl Table<'_> {
             let message = "needs a condition, such as { id }; a member that is undefined counts as absent";
             return Err(invalid(&self.about, "", message));
         }
-        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, false), self.from_clause());
+        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, false), self.source());
         let mut statement = self.filtered(text, condition)?;
         statement.push(" limit 1");
         let read = self.read(statement, false).await?;
@@ -72,7 +72,7 @@ impl Table<'_> {
 
     /// `count(table, where)` gives a number.
     pub(super) async fn count(&mut self, condition: Option<&Value>) -> Result<Box<RawValue>, CtxError> {
-        let text = format!("select count(*) from {} where t.user_id = ", self.from_clause());
+        let text = format!("select count(*) from {} where t.user_id = ", self.source());
         let statement = self.filtered(text, condition)?;
         Ok(raw(self.number(statement).await?.to_string()))
     }

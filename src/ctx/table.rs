@@ -37,7 +37,7 @@ pub(super) struct Table<'a> {
 
 impl Table<'_> {
     /// The table's name in a statement, as `t`.
-    pub(super) fn from_clause(&self) -> String {
+    pub(super) fn source(&self) -> String {
         format!("{} t", quoted(&self.shape.physical))
     }
 

@@ -56,7 +56,7 @@ fn typed(ty: Type, value: &Value) -> Option<Arg> {
 fn bounds(field: &Field, arg: &Arg) -> Result<(), String> {
     let name = &field.name;
     let number = match arg {
-        Arg::Int(Some(n)) => as_double(*n),
+        Arg::Int(Some(n)) => Some(as_double(*n)),
         Arg::Float(Some(n)) => Some(*n),
         Arg::Text(Some(n)) if field.ty == Type::Decimal => n.parse().ok(),
         _ => None,
@@ -86,8 +86,8 @@ fn bounds(field: &Field, arg: &Arg) -> Result<(), String> {
 
 /// Exact: [`INTEGER_MAX`] bounds what gets here.
 #[expect(clippy::cast_precision_loss, reason = "whole numbers are at most 2^53, which a double holds exactly")]
-fn as_double(n: i64) -> Option<f64> {
-    Some(n as f64)
+fn as_double(n: i64) -> f64 {
+    n as f64
 }
 
 fn text(value: &Value) -> Option<String> {
