@@ -25,9 +25,9 @@
 /** @typedef {Run & { rhythm?: string, before: krilin.IsoDate, day: krilin.IsoDate | null }} Past  All that lies before the day `before`; `day` is its newest log. */
 /** @typedef {{ id: string, day: krilin.IsoDate }} Log */
 
-/** Active habits a user may have: what a list reads stays under the platform's 10,000 rows. */
-const MAX_ACTIVE = 100;
-/** Logs read at first; more than these since the settled past, and an action settles again. */
+/** Active habits a user may have: one `where` can name the settled past of each. */
+const MAX_ACTIVE = 50;
+/** Logs read at first; this many since the settled past, and an action settles again. */
 const PAGE = 40;
 /** Rows of a further page: the platform's maximum. */
 const FULL_PAGE = 1000;
@@ -107,7 +107,7 @@ export async function summarize_weeks(ctx, { weeks = 12 }) {
     return first < 0 ? [] : of_habit.slice(first).map((week) => ({
       habit_id: habit.id,
       habit_name: habit.name,
-      week: iso_week(week.monday),
+      week: ctx.time.week(week.monday),
       monday: week.monday,
       done: week.done,
       due: due_in_week(habit),
@@ -357,12 +357,12 @@ export function streak_of(rhythm, days, today, past = NO_PAST) {
 }
 
 /**
- * The past moved up to two weeks before `today`, once a page no longer holds the days since; else as it was.
+ * The past moved up to two weeks before `today`, once the days since fill a page; else as it was.
  * @param {Rhythm} rhythm @param {krilin.IsoDate[]} days ascending @param {krilin.IsoDate} today @param {Past} past @returns {Past}
  */
 export function settle(rhythm, days, today, past = NO_PAST) {
   const since = days.filter((day) => day >= past.before);
-  if (since.length <= PAGE) return past;
+  if (since.length < PAGE) return past;
   const before = start_of_week(day_plus(today, -OPEN_DAYS), rhythm.week_start);
   const settled = since.filter((day) => day < before);
   const { last, length, best } = extend(past, kept_periods(rhythm, settled));
@@ -529,12 +529,4 @@ export function start_of_week(day, week_start) {
 function weeks_until(today, count) {
   const monday = start_of_week(today, "monday");
   return Array.from({ length: count }, (_, i) => day_plus(monday, (i + 1 - count) * 7));
-}
-
-/** `2026-W47`: a week belongs to the year that has its Thursday. @param {krilin.IsoDate} monday */
-export function iso_week(monday) {
-  const thursday = day_plus(monday, 3);
-  const year = thursday.slice(0, 4);
-  const week = Math.floor((number(thursday) - number(`${year}-01-01`)) / 7) + 1;
-  return `${year}-W${String(week).padStart(2, "0")}`;
 }
