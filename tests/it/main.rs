@@ -19,5 +19,6 @@ mod sandbox;
 mod server;
 mod storage;
 mod up;
+mod streaks;
 mod world;
 mod zone;
