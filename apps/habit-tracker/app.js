@@ -89,29 +89,19 @@ export async function calculate_streak(ctx, { habit_id }) {
 
 /** @param {Ctx} ctx @param {{ weeks?: number }} input */
 export async function summarize_weeks(ctx, { weeks = 12 }) {
-  const today = ctx.today();
-  const mondays = weeks_until(today, weeks);
-  const [habits, counts] = await Promise.all([
-    active_habits(ctx),
-    ctx.storage.aggregate("habit_logs", {
-      where: { day: { gte: mondays[0], lte: today } },
-      group_by: ["habit_id", { bucket: "week", of: "day" }],
-      count: true,
-      limit: 10_000,
-    }),
-  ]);
-  const done = new Map(counts.map((row) => [`${row.habit_id} ${row.day}`, Number(row.count)]));
+  const starts = weeks_until(ctx.today(), weeks, ctx.user.week_start);
+  const habits = await active_habits(ctx);
+  const counts = await ctx.storage.aggregate("habit_logs", {
+    where: { habit_id: { in: habits.map((habit) => habit.id) }, day: { gte: starts[0], lte: ctx.today() } },
+    group_by: ["habit_id", { bucket: "week", of: "day" }],
+    count: true,
+    limit: FULL_PAGE,
+  });
+  const done = new Map(counts.map((row) => [`${row.habit_id} ${row.week}`, Number(row.count)]));
   return habits.flatMap((habit) => {
-    const of_habit = mondays.map((monday) => ({ monday, done: done.get(`${habit.id} ${monday}`) ?? 0 }));
-    const first = of_habit.findIndex((week) => week.done > 0 || start_of_week(habit.started_on, "monday") <= week.monday);
-    return first < 0 ? [] : of_habit.slice(first).map((week) => ({
-      habit_id: habit.id,
-      habit_name: habit.name,
-      week: ctx.time.week(week.monday),
-      monday: week.monday,
-      done: week.done,
-      due: due_in_week(habit),
-    }));
+    const all = starts.map((week) => ({ week, done: done.get(`${habit.id} ${week}`) ?? 0 }));
+    const first = all.findIndex((row) => row.done > 0 || habit.started_on < day_plus(row.week, 7));
+    return all.slice(first).map((row) => ({ habit_id: habit.id, habit_name: habit.name, ...row, due: due_in_week(habit) }));
   });
 }
 
@@ -525,8 +515,8 @@ export function start_of_week(day, week_start) {
   return day_plus(day, -weekday(day, week_start));
 }
 
-/** The Mondays of the last `count` weeks, this one included, oldest first. @param {krilin.IsoDate} today @param {number} count */
-function weeks_until(today, count) {
-  const monday = start_of_week(today, "monday");
-  return Array.from({ length: count }, (_, i) => day_plus(monday, (i + 1 - count) * 7));
+/** The first days of the last `count` weeks, this one included, oldest first. @param {krilin.IsoDate} today @param {number} count @param {WeekStart} week_start */
+function weeks_until(today, count, week_start) {
+  const start = start_of_week(today, week_start);
+  return Array.from({ length: count }, (_, i) => day_plus(start, (i + 1 - count) * 7));
 }

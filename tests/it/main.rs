@@ -18,7 +18,7 @@ mod record;
 mod sandbox;
 mod server;
 mod storage;
-mod up;
 mod streaks;
+mod up;
 mod world;
 mod zone;
