@@ -5,6 +5,7 @@
 //! completion to join; [`query`] opens one that only reads. Refuses everything that [`dispatch`] does not know.
 
 pub mod dispatch;
+pub mod facts;
 pub mod pass;
 pub mod query;
 

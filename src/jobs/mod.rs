@@ -1,6 +1,7 @@
 //! The kinds of jobs: a file each, a line each in [`POLICIES`] and [`handlers`]. Refuses to start with a policy that does
 //! not parse or has no handler.
 
+pub mod app_action;
 pub mod retention;
 
 use std::{path::Path, sync::Arc};
@@ -69,7 +70,7 @@ fn read_overlays(directory: &Path) -> Result<Vec<(String, String, String)>, Poli
     Ok(overlays)
 }
 
-/// The handlers that need nothing but the database.
-pub fn handlers() -> Vec<(&'static str, Arc<dyn Handler>)> {
-    vec![("retention", Arc::new(retention::Retention))]
+/// The handlers of all kinds.
+pub fn handlers(actions: app_action::AppAction) -> Vec<(&'static str, Arc<dyn Handler>)> {
+    vec![("app_action", Arc::new(actions)), ("retention", Arc::new(retention::Retention))]
 }
