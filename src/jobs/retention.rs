@@ -18,9 +18,9 @@ use crate::{
 /// Partitions that exist before their day comes.
 pub const PARTITIONS_AHEAD: i32 = 7;
 /// How long ended jobs and their attempts are kept.
-pub const HISTORY_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const HISTORY_KEPT: Duration = Duration::from_hours(30 * 24);
 /// How long an idempotency key is remembered.
-pub const KEYS_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+pub const KEYS_KEPT: Duration = Duration::from_hours(48);
 /// Rows deleted by one statement.
 const PAGE: i64 = 10_000;
 /// Statements per table and run; what is left waits for tomorrow.

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// The longest duration a person may configure: ten years. Past it a typing error is likelier than a wish.
-pub const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
 
 /// The units, longest first, with their length in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

@@ -128,7 +128,7 @@ async fn coalesce(inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Caller>>>, insert
             return;
         }
         let (keyed, plain): (Vec<_>, Vec<_>) = callers.drain(..).partition(|caller| caller.row.is_keyed());
-        futures::future::join(inserter.plain(plain), inserter.keyed(keyed)).await;
+        Box::pin(futures::future::join(inserter.plain(plain), inserter.keyed(keyed))).await;
     }
 }
 

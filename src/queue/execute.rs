@@ -120,7 +120,7 @@ impl Execute {
         self.metrics.ended(&name, &kind.policy.queue, outcome(&verdict), started.elapsed());
         span.in_scope(|| match &verdict {
             Verdict::Later { error: Some(error), .. } => {
-                tracing::warn!(error, "job {id} failed and will be tried again")
+                tracing::warn!(error, "job {id} failed and will be tried again");
             }
             Verdict::End { state: State::Dead, error: Some(error), .. } => tracing::error!(error, "job {id} is dead"),
             _ => tracing::debug!(elapsed_ms = started.elapsed().as_millis(), "job {id} ended"),

@@ -131,6 +131,15 @@ pub(super) struct Kept {
     outstanding: usize,
 }
 
+impl Kept {
+    /// Nobody is to be told of these.
+    fn forget(&mut self, leases: &[Lease]) {
+        for lease in leases {
+            self.awaited.remove(&lease.job_id);
+        }
+    }
+}
+
 impl Feeder {
     /// Feeds until drained, then says so.
     pub(super) async fn run(mut self, drained: oneshot::Sender<()>) {
@@ -308,7 +317,7 @@ impl Feeder {
                     "endings came too late: the jobs were no longer ours"
                 );
                 self.announce(found);
-                leases.iter().for_each(|lease| _ = self.kept.awaited.remove(&lease.job_id));
+                self.kept.forget(&leases);
             }
         }
     }
@@ -361,7 +370,7 @@ impl Feeder {
             self.ground.notices.ready([self.lane.queue.as_str()]);
         }
         let leases: Vec<_> = backs.iter().map(|back| back.lease).collect();
-        leases.iter().for_each(|lease| _ = self.kept.awaited.remove(&lease.job_id));
+        self.kept.forget(&leases);
         self.settle(&leases);
         Ok(())
     }

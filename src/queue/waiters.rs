@@ -9,12 +9,15 @@ use tokio::sync::Notify;
 
 use crate::model::id::JobId;
 
+/// How many wait for each job, and what rings for all of them.
+type Watched = HashMap<JobId, (usize, Arc<Notify>)>;
+
 /// The waiters of one process. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Waiters(Arc<Mutex<HashMap<JobId, (usize, Arc<Notify>)>>>);
+pub(super) struct Waiters(Arc<Mutex<Watched>>);
 
 impl Waiters {
-    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, (usize, Arc<Notify>)>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -41,7 +41,7 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 /// What recording the last endings may take after that.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often to see whether the day's retention job is there.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
 /// The kind of the day's retention job, where its policy exists.
 const RETENTION_KIND: &str = "retention";
 

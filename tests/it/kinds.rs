@@ -8,7 +8,7 @@ use krilin::{
     model::{
         error::{Code, CtxError},
         id::JobId,
-        job::{Failure, JobView, NewJob, Outcome, State},
+        job::{Failure, JobView, NewJob, Outcome},
         policy::{Policies, Policy},
     },
     queue::{
@@ -18,7 +18,10 @@ use krilin::{
     },
     store,
 };
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use tokio::sync::{Notify, mpsc};
 
 use crate::world::World;
@@ -57,7 +60,6 @@ impl Handler for Scripted {
             let millis = Duration::from_millis(args["ms"].as_u64().unwrap_or(0));
             let error = |code| CtxError::new(code, "as told");
             match args["do"].as_str().unwrap_or("ok") {
-                "ok" => {}
                 "block" => self.gate.notified().await,
                 "sleep" => tokio::time::sleep(millis).await,
                 "fail" => return Err(error(Code::Unavailable).into()),
@@ -71,6 +73,9 @@ impl Handler for Scripted {
                 "cancel" => return Ok(Outcome::Cancel("as told".to_owned())),
                 "panic" => panic!("as told"),
                 _ => {}
+            }
+            if args["result_text"] == "nul" {
+                return Ok(Outcome::Done(Some(RawValue::from_string("\"\\u0000\"".to_owned()).unwrap())));
             }
             let result = to_raw_value(&args.get("result").cloned().unwrap_or_else(|| json!({"ok": true}))).unwrap();
             if self.own {
@@ -128,11 +133,6 @@ impl Kit {
         let job = self.queue.wait(id, PATIENCE).await.unwrap().unwrap();
         assert!(job.state.is_final(), "{job:?}");
         job
-    }
-
-    /// The job when it is in `state`, within [`PATIENCE`].
-    pub async fn reaches(&self, id: JobId, state: State) -> JobView {
-        until(async || Some(self.state(id).await).filter(|job| job.state == state)).await
     }
 
     /// How often jobs had their effect.

@@ -1,0 +1,127 @@
+//! Enqueuing: what is durable when the call returns, in which order it runs, and what is refused.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use krilin::{
+    clock::SystemClock,
+    model::{
+        clock::Clock,
+        id::UserId,
+        job::{NewJob, State},
+    },
+    queue::{ARGS_MAX_BYTES, Error, Filter, worker::Lane},
+};
+use serde_json::json;
+
+use crate::kinds::{BATCH, Kit, OWN, job};
+
+#[tokio::test]
+async fn concurrent_callers_share_inserts_and_each_has_its_own_job() {
+    let kit = Kit::new().await;
+    let callers = (0..200).map(|n| kit.queue.enqueue(job(BATCH, json!({ "n": n }))));
+    let done = futures::future::try_join_all(callers).await.unwrap();
+    assert!(done.iter().all(|done| done.created));
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 200);
+    assert_eq!(kit.count("select count(distinct args ->> 'n') from krilin.jobs").await, 200);
+    let commits = kit.count("select count(distinct xmin::text) from krilin.jobs").await;
+    assert!(commits < 100, "{commits} inserts for 200 callers");
+}
+
+#[tokio::test]
+async fn a_bad_job_spoils_no_other_that_shares_its_insert() {
+    let kit = Kit::new().await;
+    let callers = (0..20).map(|n| {
+        let text = if n == 7 { "\0" } else { "fine" };
+        kit.queue.enqueue(job(BATCH, json!({ "text": text })))
+    });
+    let done = futures::future::join_all(callers).await;
+    assert!(matches!(done[7], Err(Error::Unfit(_))), "{:?}", done[7]);
+    assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 19);
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 19);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_leaves_nothing() {
+    let kit = Kit::new().await;
+    let unknown = kit.queue.enqueue(job("nothing", json!({}))).await;
+    assert!(matches!(unknown, Err(Error::UnknownKind(_))));
+    let large = kit.queue.enqueue(job(BATCH, json!("x".repeat(ARGS_MAX_BYTES)))).await;
+    assert!(matches!(large, Err(Error::Unfit(_))));
+    let attempts = NewJob { max_attempts: Some(0), ..job(BATCH, json!({})) };
+    assert!(matches!(kit.queue.enqueue(attempts).await, Err(Error::Unfit(_))));
+    let mixed = vec![job(BATCH, json!({})), job("nothing", json!({}))];
+    assert!(kit.queue.enqueue_many(mixed).await.is_err());
+    let nul = vec![job(BATCH, json!({})), job(BATCH, json!("\0"))];
+    assert!(kit.queue.enqueue_many(nul).await.is_err());
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 0);
+}
+
+#[tokio::test]
+async fn higher_priority_runs_sooner_and_equals_in_order() {
+    let mut kit = Kit::new().await;
+    kit.options.lanes = vec![Lane::new("test", 1)];
+    let with = |priority| NewJob { priority: Some(priority), ..job(BATCH, json!({})) };
+    let made = kit.queue.enqueue_many(vec![with(0), with(5), with(-5), with(5)]).await.unwrap();
+    let worker = kit.worker();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(kit.began.recv().await.unwrap().0);
+    }
+    assert_eq!(order, [1, 3, 0, 2].map(|index: usize| made[index].job_id));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_delayed_job_waits_for_its_time_by_the_databases_clock() {
+    let mut kit = Kit::new().await;
+    let worker = kit.worker();
+    let later = NewJob { run_at: Some(SystemClock.now() + TimeDelta::hours(1)), ..job(BATCH, json!({})) };
+    let delayed = kit.queue.enqueue(later).await.unwrap().job_id;
+    let at_once = kit.enqueue(BATCH, json!({})).await;
+    kit.ended(at_once).await;
+    assert_eq!(kit.state(delayed).await.state, State::Pending);
+    assert_eq!(kit.queue.depths().await.unwrap()[0].scheduled, 1);
+    kit.world.advance(Duration::from_secs(3_601)).await;
+    assert_eq!(kit.ended(delayed).await.state, State::Done);
+    assert_eq!((kit.began.recv().await.unwrap().0, kit.began.recv().await.unwrap().0), (at_once, delayed));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_soon_due_job_runs_well_within_a_second_of_its_time() {
+    let kit = Kit::new().await;
+    let worker = kit.worker();
+    let soon = NewJob { run_at: Some(SystemClock.now() + TimeDelta::milliseconds(300)), ..job(BATCH, json!({})) };
+    let id = kit.queue.enqueue(soon).await.unwrap().job_id;
+    let job = kit.ended(id).await;
+    let late = job.started_at.unwrap() - job.run_at;
+    assert!((TimeDelta::zero()..TimeDelta::seconds(1)).contains(&late), "{late}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn users_see_their_own_jobs_page_by_page() {
+    let kit = Kit::new().await;
+    let (ann, bob) = (UserId::new(&SystemClock), UserId::new(&SystemClock));
+    let of = |user, kind| NewJob { user_id: Some(user), ..job(kind, json!({})) };
+    let mut mine = Vec::new();
+    for n in 0..5 {
+        mine.push(kit.queue.enqueue(of(ann, if n % 2 == 0 { BATCH } else { OWN })).await.unwrap().job_id);
+        kit.queue.enqueue(of(bob, BATCH)).await.unwrap();
+    }
+    kit.queue.cancel(mine[0], Some(ann)).await.unwrap();
+    mine.reverse();
+    let filter = Filter { user_id: Some(ann), ..Filter::default() };
+    let first = kit.queue.list(&filter, None, 3).await.unwrap();
+    let rest = kit.queue.list(&filter, Some(first[2].id), 3).await.unwrap();
+    let listed: Vec<_> = first.iter().chain(&rest).map(|job| job.id).collect();
+    assert_eq!(listed, mine);
+    let own = Filter { kind: Some(OWN.to_owned()), ..filter.clone() };
+    assert_eq!(kit.queue.list(&own, None, 10).await.unwrap().len(), 2);
+    let cancelled = Filter { state: Some(State::Cancelled), queue: Some("test".to_owned()), ..filter };
+    assert_eq!(kit.queue.list(&cancelled, None, 10).await.unwrap().len(), 1);
+    assert!(kit.queue.get(mine[0], Some(bob)).await.unwrap().is_none());
+    assert!(matches!(kit.queue.cancel(mine[0], Some(bob)).await, Err(Error::NotFound)));
+    assert!(SystemClock.now() > rest[1].created_at);
+}

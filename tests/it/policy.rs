@@ -1,0 +1,70 @@
+//! Policies: the files, the code and the reference say the same.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use krilin::{
+    jobs,
+    model::policy::{Policies, Policy, PolicyError},
+    queue::registry::{Registry, RegistryError},
+};
+
+fn names_in(directory: &str, extension: &str) -> BTreeSet<String> {
+    let paths = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap();
+    let paths = paths.map(|entry| entry.unwrap().path());
+    let named = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    named.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn every_policy_file_is_a_kind() {
+    let policies = jobs::policies(None).unwrap();
+    let kinds: BTreeSet<_> = policies.iter().map(|(kind, _)| kind.to_owned()).collect();
+    assert_eq!(names_in("jobs", "toml"), kinds);
+    let mut files = names_in("src/jobs", "rs");
+    files.remove("mod");
+    assert!(files.is_subset(&kinds), "{files:?} are kinds without a policy");
+}
+
+#[test]
+fn a_registry_wants_both_halves_of_each_kind() {
+    let policies = jobs::policies(None).unwrap();
+    let missing = Registry::new(&policies, jobs::handlers().into_iter().filter(|(kind, _)| *kind == "retention"));
+    assert_eq!(missing.unwrap_err(), RegistryError::NoHandler("app_action".to_owned()));
+    let stray = Registry::new(&Policies::default(), jobs::handlers());
+    assert!(matches!(stray, Err(RegistryError::NoPolicy(_))));
+}
+
+#[test]
+fn the_reference_names_exactly_the_fields_there_are() {
+    let (_, policy) = jobs::POLICIES[0];
+    let value = serde_json::to_value(Policy::parse("some_kind", policy, &[]).unwrap()).unwrap();
+    let mut fields = BTreeSet::new();
+    for (name, value) in value.as_object().unwrap() {
+        match value.as_object() {
+            Some(inner) => fields.extend(inner.keys().map(|inner| format!("{name}.{inner}"))),
+            None => _ = fields.insert(name.clone()),
+        }
+    }
+    let reference = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/README.md")).unwrap();
+    let rows = reference.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    assert_eq!(rows.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>(), fields);
+}
+
+#[test]
+fn an_overlay_changes_single_fields_and_mistakes_are_named() {
+    let (kind, text) = jobs::POLICIES[0];
+    let policy = Policy::parse(kind, text, &["max_attempts = 9\n[backoff]\nfirst = \"2s\""]).unwrap();
+    let built_in = Policy::parse(kind, text, &[]).unwrap();
+    assert_eq!((policy.max_attempts, policy.backoff.first.to_string().as_str()), (9, "2s"));
+    assert_eq!((policy.timeout, policy.backoff.longest), (built_in.timeout, built_in.backoff.longest));
+    for (overlay, word) in [
+        ("colour = 1", "colour"),
+        ("timeout = \"soon\"", "soon"),
+        ("max_attempts = 0", "max_attempts"),
+        ("[backoff]\njitter = 2.0", "backoff.jitter"),
+        ("queue = \"No Name\"", "queue"),
+    ] {
+        let error: PolicyError = Policy::parse(kind, text, &[overlay]).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
