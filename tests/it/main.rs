@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod action;
 mod api;
 mod auth;
 mod claim;
