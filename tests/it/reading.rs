@@ -1,0 +1,194 @@
+//! `ctx.storage` as a reader sees it: conditions, pages, groups.
+
+use krilin::model::error::Code;
+use serde_json::{Value, json};
+
+use crate::kit::{Kit, app};
+
+#[tokio::test]
+async fn where_compares_combines_and_negates() {
+    let manifest = app(
+        "notes",
+        "1.0.0",
+        &json!([{"name": "notes", "schema": {
+            "n": "integer", "title": {"type": "string", "search": true}, "tags": "string[]", "extra": "json",
+            "any_day": "date"
+        }}]),
+    );
+    let (kit, user) = Kit::with(&manifest).await;
+    let pass = kit.open(user, &"notes".parse().unwrap()).await;
+    let rows = json!([
+        {"n": 1, "title": "Alpha bravo", "tags": ["x", "y"], "extra": {"k": {"deep": 1}}, "any_day": "2026-01-01"},
+        {"n": 2, "title": "alphabet", "tags": ["y"], "extra": [1, 2]},
+        {"n": 3, "title": "100% sure_thing", "tags": []},
+        {"n": null, "title": null}
+    ]);
+    let made = pass.call("insert_many", json!(["notes", rows])).await;
+    assert_eq!((made["count"].clone(), made["ids"].as_array().unwrap().len()), (json!(4), 4));
+    let cases = [
+        (json!({}), vec![1, 2, 3, 0]),
+        (json!({"n": 2}), vec![2]),
+        (json!({"n": null}), vec![0]),
+        (json!({"n": {"ne": 2}}), vec![1, 3, 0]),
+        (json!({"n": {"gt": 1, "lte": 3}}), vec![2, 3]),
+        (json!({"n": {"in": [1, 3, 99]}}), vec![1, 3]),
+        (json!({"n": {"in": []}}), vec![]),
+        (json!({"title": {"like": "alpha%"}}), vec![2]),
+        (json!({"title": {"like": "%\\%%"}}), vec![3]),
+        (json!({"title": {"contains": "e_t"}}), vec![3]),
+        (json!({"n": {"is_null": false}}), vec![1, 2, 3]),
+        (json!({"tags": {"contains": "y"}}), vec![1, 2]),
+        (json!({"tags": {"contains": ["x", "y"]}}), vec![1]),
+        (json!({"extra": {"contains": {"k": {"deep": 1}}}}), vec![1]),
+        (json!({"any_day": {"lt": "2026-01-02"}}), vec![1]),
+        (json!({"any": [{"n": 1}, {"n": 3}]}), vec![1, 3]),
+        (json!({"any": []}), vec![]),
+        (json!({"all": [{"n": {"gte": 1}}, {"tags": {"contains": "y"}}]}), vec![1, 2]),
+        (json!({"not": {"n": {"gte": 2}}}), vec![1, 0]),
+        (json!({"not": {"any": [{"n": 1}, {"not": {"n": 2}}]}}), vec![2]),
+        (json!({"id": "no-such-id"}), vec![]),
+        (json!({"id": {"in": ["no-such-id"]}}), vec![]),
+    ];
+    for (condition, expected) in cases {
+        let rows = pass.rows("notes", json!({"where": condition, "order_by": {"n": "asc"}})).await;
+        let found: Vec<i64> = rows.iter().map(|row| row["n"].as_i64().unwrap_or(0)).collect();
+        assert_eq!(found, expected, "{condition}");
+        assert_eq!(pass.call("count", json!(["notes", condition])).await, expected.len(), "{condition}");
+    }
+    let found = pass.rows("notes", json!({"search": "bravo", "select": ["n", "title"]})).await;
+    assert_eq!(found, [json!({"n": 1, "title": "Alpha bravo"})]);
+    for wrong in [
+        json!({"n": {"gt": null}}),
+        json!({"n": {"near": 3}}),
+        json!({"title": {"like": "ends \\"}}),
+        json!({"extra": {"gt": 1}}),
+        json!({"any": {"n": 1}}),
+        json!({"n": {"in": [null]}}),
+        json!(["n"]),
+    ] {
+        assert_eq!(pass.refused("query", json!(["notes", {"where": wrong}])).await.0, Code::ValidationFailed);
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_through_ties_and_nulls() {
+    let manifest = app(
+        "notes",
+        "1.0.0",
+        &json!([{"name": "notes", "schema": {
+            "a": "integer", "b": "datetime", "c": "decimal"
+        }}]),
+    );
+    let (kit, user) = Kit::with(&manifest).await;
+    let pass = kit.open(user, &"notes".parse().unwrap()).await;
+    let rows: Vec<Value> = (0..60)
+        .map(|n| {
+            let a = if n % 4 == 0 { Value::Null } else { json!(n % 3) };
+            let b =
+                if n % 5 == 0 { Value::Null } else { json!(format!("2026-01-0{}T00:00:00.{:03}Z", 1 + n % 2, n % 7)) };
+            json!({"a": a, "b": b, "c": format!("{}.5", n % 2)})
+        })
+        .collect();
+    pass.call("insert_many", json!(["notes", rows])).await;
+    for order in [
+        json!({}),
+        json!({"a": "asc"}),
+        json!({"a": "desc", "b": "asc"}),
+        json!({"b": "desc", "c": "desc", "a": "asc"}),
+    ] {
+        let whole = pass.rows("notes", json!({"order_by": order})).await;
+        let mut paged = Vec::new();
+        let mut after = Value::Null;
+        loop {
+            let page = pass.call("query", json!(["notes", {"order_by": order, "limit": 7, "after": after}])).await;
+            paged.extend(page["rows"].as_array().unwrap().clone());
+            after = page["next"].clone();
+            if after.is_null() {
+                break;
+            }
+        }
+        assert_eq!(paged, whole, "{order}");
+        assert_eq!(paged.len(), 60);
+    }
+    let page = pass.call("query", json!(["notes", {"order_by": {"a": "asc"}, "limit": 1}])).await;
+    for wrong in [json!(page["next"]), json!("zz"), json!(5), json!("7b7d")] {
+        let order = json!({"b": "asc"});
+        let refused = pass.refused("query", json!(["notes", {"order_by": order, "after": wrong}])).await;
+        assert_eq!(refused.0, Code::ValidationFailed);
+    }
+}
+
+#[tokio::test]
+async fn aggregates_group_by_column_and_by_the_users_days() {
+    let manifest = app(
+        "log",
+        "1.0.0",
+        &json!([{"name": "entries", "schema": {
+            "kind": "string", "at": "datetime", "day": "date", "amount": "decimal", "n": "integer"
+        }}]),
+    );
+    let kit = Kit::new().await;
+    kit.publish(&manifest).await;
+    let user = kit.user("Europe/Berlin").await;
+    kit.install(user, &manifest).await;
+    let pass = kit.open(user, &"log".parse().unwrap()).await;
+    // Berlin's clocks go back on 25 October 2026: that day has 25 hours, from 22:00Z to 23:00Z.
+    let rows = json!([
+        {"kind": "a", "at": "2026-10-24T21:59:59Z", "day": "2026-10-24", "amount": "0.10", "n": 1},
+        {"kind": "a", "at": "2026-10-24T22:00:00Z", "day": "2026-10-25", "amount": "0.20", "n": 2},
+        {"kind": "b", "at": "2026-10-25T22:59:59.999Z", "day": "2026-10-25", "amount": "0.30", "n": 3},
+        {"kind": "b", "at": "2026-10-25T23:00:00Z", "day": "2026-10-26", "amount": null, "n": null}
+    ]);
+    pass.call("insert_many", json!(["entries", rows])).await;
+    let by_day =
+        pass.call("aggregate", json!(["entries", {"group_by": [{"bucket": "day", "of": "at"}], "count": true}])).await;
+    assert_eq!(
+        by_day,
+        json!([
+            {"day": "2026-10-24", "count": 1}, {"day": "2026-10-25", "count": 2}, {"day": "2026-10-26", "count": 1}
+        ])
+    );
+    let weeks = json!({"group_by": ["kind", {"bucket": "week", "of": "day"}], "count": true, "sum": ["amount", "n"]});
+    assert_eq!(
+        pass.call("aggregate", json!(["entries", weeks])).await,
+        json!([
+            {"kind": "a", "week": "2026-10-19", "count": 2, "sum_amount": "0.30", "sum_n": 3},
+            {"kind": "b", "week": "2026-10-19", "count": 1, "sum_amount": "0.30", "sum_n": 3},
+            {"kind": "b", "week": "2026-10-26", "count": 1, "sum_amount": null, "sum_n": null}
+        ])
+    );
+    let whole = json!({"avg": ["n"], "min": ["at", "day"], "max": ["amount"], "where": {"kind": "a"}});
+    assert_eq!(
+        pass.call("aggregate", json!(["entries", whole])).await,
+        json!([
+            {"avg_n": 1.5, "min_at": "2026-10-24T21:59:59.000Z", "min_day": "2026-10-24", "max_amount": "0.20"}
+        ])
+    );
+    let months = json!({"group_by": [{"bucket": "month", "of": "at"}]});
+    assert_eq!(pass.call("aggregate", json!(["entries", months])).await, json!([{"month": "2026-10-01", "count": 4}]));
+    for wrong in [
+        json!({"sum": ["kind"]}),
+        json!({"group_by": [{"bucket": "year", "of": "at"}]}),
+        json!({"group_by": [{"bucket": "day", "of": "n"}]}),
+        json!({"group_by": ["day", {"bucket": "day", "of": "at"}]}),
+        json!({"group_by": ["knid"]}),
+        json!({"count": false}),
+    ] {
+        assert_eq!(pass.refused("aggregate", json!(["entries", wrong])).await.0, Code::ValidationFailed, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn weeks_begin_when_the_users_do() {
+    let manifest = app("log", "1.0.0", &json!([{"name": "entries", "schema": {"day": "date"}}]));
+    let (kit, user) = Kit::with(&manifest).await;
+    sqlx::query("update users set week_start = 'sunday'").execute(&kit.world.pool).await.unwrap();
+    let pass = kit.open(user, &"log".parse().unwrap()).await;
+    let rows: Vec<Value> = ["2026-11-21", "2026-11-22", "2026-11-28"].iter().map(|day| json!({"day": day})).collect();
+    pass.call("insert_many", json!(["entries", rows])).await;
+    let weeks = json!({"group_by": [{"bucket": "week", "of": "day"}], "count": true});
+    assert_eq!(
+        pass.call("aggregate", json!(["entries", weeks])).await,
+        json!([{"week": "2026-11-15", "count": 1}, {"week": "2026-11-22", "count": 2}])
+    );
+}
