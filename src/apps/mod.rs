@@ -1,12 +1,15 @@
 //! Apps as bundles of a manifest and code: how they are published, installed and loaded. Refuses to run code; that is the
 //! sandbox's.
 
+pub mod bundle;
+pub mod check;
 pub mod design;
 pub mod install;
 pub mod loaded;
 pub mod migrate;
 pub mod plan;
 pub mod publish;
+pub mod types;
 
 use std::time::Duration;
 

@@ -157,6 +157,14 @@ impl Context {
         }
     }
 
+    /// Gives a text as it is: a file's content, for a pipe. A reader that has gone is no error.
+    pub fn print(&self, text: &str) -> anyhow::Result<()> {
+        match stdout().lock().write_all(text.as_bytes()) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Says something to the person that is no part of the answer.
     pub fn warn(&self, words: &str) {
         let _ = writeln!(stderr().lock(), "krilin: {words}");

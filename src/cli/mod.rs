@@ -3,6 +3,7 @@
 //! A verb's answer goes to standard output, as JSON with `--json`; everything else goes to standard error. The process
 //! ends with 0 when the verb did what it says, with 1 when it could not, and with 2 when it was not understood.
 
+mod app;
 mod config;
 pub mod context;
 mod db;
@@ -66,6 +67,9 @@ enum Verb {
     Up(up::Up),
     /// Serve HTTP.
     Serve(serve::Serve),
+    /// Check apps, and what their authors need.
+    #[command(subcommand)]
+    App(app::Verb),
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
@@ -87,6 +91,7 @@ impl Verb {
         match self {
             Self::Up(verb) => verb.run(context).await,
             Self::Serve(verb) => verb.run(context).await,
+            Self::App(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,

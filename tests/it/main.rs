@@ -5,6 +5,7 @@
 mod action;
 mod api;
 mod auth;
+mod bundle;
 mod claim;
 mod cli;
 mod cluster;

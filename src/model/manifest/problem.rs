@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 
 macro_rules! problem_codes {
     ($($name:ident $text:literal $doc:literal;)+) => {
-        /// The codes of [`Problem`]. `E0xx` is about form, `E1xx` about meaning, `W` is advice.
+        /// The codes of [`Problem`]. `E0xx` is about form, `E1xx` about meaning, `E2xx` about the code
+        /// beside the manifest, `W` is advice.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ProblemCode { $(#[doc = $doc] $name,)+ }
 
@@ -54,6 +55,7 @@ problem_codes! {
     DependencyCycle "E111" "Apps require each other in a cycle.";
     Unconfirmed "E112" "An agent can run a destructive action without asking.";
     ColumnRules "E113" "A column's rules do not fit its type.";
+    BadCode "E201" "The code of an app is missing, is too long or does not load.";
     ImplicitAction "W101" "A tool's action is not declared; the exported function of that name is used.";
     UndeclaredUse "W105" "A use does not say what sort of thing it names, so that no scope can be checked.";
     AmbiguousSchema "W201" "A schema can be read as JSON Schema and as a flat map; it is read as JSON Schema.";

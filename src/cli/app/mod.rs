@@ -1,0 +1,49 @@
+//! `krilin app`: what authors do with apps.
+
+mod check;
+mod types;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::context::Context;
+use crate::model::manifest;
+
+/// Verbs of apps.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Check a manifest, or a directory with a manifest and its code; ends with 1 when there are errors.
+    ///
+    /// Every problem comes at once, with its line, a code and a JSON pointer. Of a directory the code is loaded in the
+    /// sandbox, too, and has to export what the manifest names. Nothing else runs, and no database is needed.
+    #[command(after_help = "Examples:\n  krilin app check apps/habit-tracker\n  krilin app check manifest.yaml --json")]
+    Check {
+        /// A manifest's file, or an app's directory.
+        #[arg(value_name = "FILE|DIR")]
+        path: PathBuf,
+    },
+    /// Print the JSON Schema of manifests, for editors.
+    #[command(after_help = "Example:\n  krilin app schema > manifest.schema.json")]
+    Schema,
+    /// Write an app's own TypeScript types, `krilin.gen.d.ts`, from its manifest.
+    #[command(after_help = "Examples:\n  krilin app types apps/habit-tracker\n  krilin app types . --stdout")]
+    Types {
+        /// The app's directory.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Print them instead.
+        #[arg(long)]
+        stdout: bool,
+    },
+}
+
+impl Verb {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Check { path } => check::run(context, &path).await,
+            Self::Schema => context.print(manifest::schema_text()),
+            Self::Types { directory, stdout } => types::run(context, &directory, stdout),
+        }
+    }
+}
