@@ -108,12 +108,12 @@ pub enum Mismatch {
         known: i64,
     },
     /// Migrations are missing.
-    #[error("the schema is at version {found} and this krilin needs {needed}; run `krilin db migrate`")]
+    #[error("the schema lacks {count} of this krilin's migrations, the first is number {first}; run `krilin db migrate`")]
     Behind {
-        /// The schema's version; 0 for an empty database.
-        found: i64,
-        /// What this binary needs.
-        needed: i64,
+        /// The first that is missing.
+        first: i64,
+        /// How many are missing.
+        count: usize,
     },
     /// A migration was applied with another text.
     #[error(
@@ -175,10 +175,11 @@ pub fn check(status: &[Migration]) -> Result<(), Mismatch> {
     {
         return Err(Mismatch::Altered { version: altered.version });
     }
-    if status.iter().any(|m| m.state == MigrationState::Pending) {
-        return Err(Mismatch::Behind { found, needed: known });
+    let missing: Vec<i64> = status.iter().filter(|m| m.state == MigrationState::Pending).map(|m| m.version).collect();
+    match missing.first() {
+        Some(first) => Err(Mismatch::Behind { first: *first, count: missing.len() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Brings the schema up to this binary's newest migration. `owner` is a connection as `krilin_owner`; who looked first
