@@ -8,12 +8,14 @@ mod config;
 pub mod context;
 mod db;
 mod doctor;
+mod engine;
 mod serve;
 mod stop;
 pub mod table;
 pub mod token;
 mod up;
 mod user;
+mod work;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -70,6 +72,8 @@ enum Verb {
     /// Check apps, and what their authors need.
     #[command(subcommand)]
     App(app::Verb),
+    /// Run jobs.
+    Work(work::Work),
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
@@ -92,6 +96,7 @@ impl Verb {
             Self::Up(verb) => verb.run(context).await,
             Self::Serve(verb) => verb.run(context).await,
             Self::App(verb) => verb.run(context).await,
+            Self::Work(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,

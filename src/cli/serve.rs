@@ -1,20 +1,14 @@
 //! `krilin serve`: the HTTP server. Runs nobody's code and changes nothing but by enqueuing jobs.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr};
 
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 
-use super::{context::Context, stop::Stop};
-use crate::{
-    clock::SystemClock,
-    model::secret::Secret,
-    store::{self, schema},
-    web,
-};
+use super::{context::Context, engine::Engine, stop::Stop};
+use crate::web;
 
 /// Serve HTTP.
 #[derive(Debug, Args)]
@@ -48,44 +42,35 @@ impl Serve {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         context.start_log()?;
         let stop = Stop::on_signals()?;
-        let server = Server::bind(context, &self.listen, &context.database_url()?).await?;
-        server.run(context, stop).await
+        let connections = context.config()?.database.serve_connections;
+        let engine = Engine::start(context, &context.database_url()?, "krilin-serve", connections).await?;
+        Server::bind(context, &self.listen, engine).await?.run(context, stop).await
     }
 }
 
 /// A server that has its port and has seen its schema.
 pub(super) struct Server {
     listener: TcpListener,
-    pool: PgPool,
+    engine: Engine,
 }
 
 impl Server {
-    /// Takes the port. Refuses a schema that this binary does not know.
-    pub(super) async fn bind(context: &Context, listen: &Listen, url: &Secret) -> anyhow::Result<Self> {
-        let config = context.config()?;
-        let pool = store::pool(url, "krilin-serve", config.database.serve_connections)?;
-        check_schema(&pool).await?;
-        let address = listen.listen.unwrap_or(config.http.listen);
+    /// Takes the port.
+    pub(super) async fn bind(context: &Context, listen: &Listen, engine: Engine) -> anyhow::Result<Self> {
+        let address = listen.listen.unwrap_or(context.config()?.http.listen);
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("listening on {address} (is another krilin there? --listen takes another one)"))?;
-        Ok(Self { listener, pool })
+        Ok(Self { listener, engine })
     }
 
     /// Says where it listens and answers until the wish to stop; then drains.
     pub(super) async fn run(self, context: &Context, stop: Stop) -> anyhow::Result<()> {
-        let url = format!("http://{}", self.listener.local_addr().context("reading the address we listen on")?);
-        let parts = web::Parts { pool: self.pool.clone(), clock: Arc::new(SystemClock) };
+        let Self { listener, engine } = self;
+        let url = format!("http://{}", listener.local_addr().context("reading the address we listen on")?);
+        let parts = web::Parts { pool: engine.pool, clock: engine.clock };
         context.answer(&Listening { url })?;
-        web::serve(self.listener, web::Web::new(parts), stop.requested()).await;
-        self.pool.close().await;
+        web::serve(listener, web::Web::new(parts), stop.requested()).await;
         Ok(())
     }
-}
-
-/// Refuses a schema that is newer or older than this binary's.
-pub(super) async fn check_schema(pool: &PgPool) -> anyhow::Result<()> {
-    let mut connection = pool.acquire().await.map_err(store::Error::from).context("connecting to the database")?;
-    let status = schema::status(&mut connection).await.context("reading the schema's version")?;
-    Ok(schema::check(&status)?)
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{
     context::Context,
     db,
+    engine::Engine,
     serve::{Listen, Server},
     stop::Stop,
 };
@@ -46,7 +47,10 @@ impl Up {
 
     async fn roles(&self, context: &Context, database: &mut Database, stop: Stop) -> anyhow::Result<()> {
         database.migrate().await?;
-        let server = Server::bind(context, &self.listen, &database.url).await?;
+        let config = context.config()?;
+        let connections = config.database.serve_connections + config.database.work_connections;
+        let engine = Engine::start(context, &database.url, "krilin-up", connections).await?;
+        let server = Server::bind(context, &self.listen, engine.clone()).await?;
         let roles = async {
             let ended = server.run(context, stop.clone()).await;
             // One role that cannot go on takes the others with it.

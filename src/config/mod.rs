@@ -10,7 +10,7 @@ pub mod credentials;
 mod environment;
 mod layers;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ pub use self::{
     environment::program_path,
     layers::{DEFAULTS, Entry, Error, FILE, Layers, Loaded},
 };
+use crate::model::duration::HumanDuration;
 
 /// The whole configuration. Fields and `config/krilin.toml` mirror each other; a test holds them together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,12 +26,18 @@ pub use self::{
 pub struct Config {
     /// Where a private cluster lives; empty means [`Config::state_directory`] decides.
     pub state_directory: PathBuf,
+    /// Where the operator's policies for kinds of jobs are; it need not exist.
+    pub policies_directory: PathBuf,
     /// The log.
     pub log: Log,
     /// The HTTP server.
     pub http: Http,
     /// Connections to Postgres.
     pub database: Database,
+    /// Workers.
+    pub work: Work,
+    /// The processes for app code.
+    pub sandbox: Sandbox,
 }
 
 /// The log.
@@ -78,6 +85,24 @@ pub struct Database {
     pub serve_connections: u32,
     /// The most connections of one `krilin work`.
     pub work_connections: u32,
+}
+
+/// Workers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Jobs that run at once on each queue.
+    pub concurrency: NonZeroUsize,
+    /// How long running jobs may go on after the wish to stop.
+    pub drain: HumanDuration,
+}
+
+/// The processes for app code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Processes kept warm; 0 means two for each core.
+    pub children: usize,
 }
 
 impl Config {

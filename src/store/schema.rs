@@ -108,7 +108,9 @@ pub enum Mismatch {
         known: i64,
     },
     /// Migrations are missing.
-    #[error("the schema lacks {count} of this krilin's migrations, the first is number {first}; run `krilin db migrate`")]
+    #[error(
+        "the schema lacks {count} of this krilin's migrations, the first is number {first}; run `krilin db migrate`"
+    )]
     Behind {
         /// The first that is missing.
         first: i64,

@@ -17,6 +17,8 @@ use crate::{
 const NAPTIME_MAX_S: i64 = 15;
 /// Clocks further apart than this make schedules and log lines misleading. (Leases are on the database's clock alone.)
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 2_000;
+/// A reaper takes an expired lease back within seconds; one this old was never looked at.
+const ABANDONED_AFTER_S: i64 = 60;
 
 pub(super) async fn checks(context: &Context) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -106,7 +108,7 @@ async fn contents(connection: &mut PgConnection) -> Vec<Check> {
         return vec![Check::fail("schema", mismatch.to_string(), "see `krilin db status`")];
     }
     let schema = Check::ok("schema", format!("version {}, which this krilin needs", schema::newest_known()));
-    vec![schema, row_level_security(connection).await]
+    vec![schema, row_level_security(connection).await, leases(connection).await]
 }
 
 async fn row_level_security(connection: &mut PgConnection) -> Check {
@@ -119,5 +121,17 @@ async fn row_level_security(connection: &mut PgConnection) -> Check {
             "publish the app again, or: alter table … enable row level security, force row level security",
         ),
         Err(error) => away(name, &error),
+    }
+}
+
+async fn leases(connection: &mut PgConnection) -> Check {
+    match health::abandoned_leases(connection, ABANDONED_AFTER_S).await {
+        Ok(0) => Check::ok("leases", "none is abandoned"),
+        Ok(count) => Check::warn(
+            "leases",
+            format!("{count} ran out more than {ABANDONED_AFTER_S} s ago and nobody took them back"),
+            "no worker is at work; start `krilin work`",
+        ),
+        Err(error) => away("leases", &error),
     }
 }

@@ -1,0 +1,58 @@
+//! What the roles are made of. `up` has one of it for both; `serve` and `work` have one each.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+
+use super::context::Context;
+use crate::{
+    apps::loaded::Apps,
+    clock::SystemClock,
+    jobs,
+    model::{clock::Clock, secret::Secret},
+    queue::Queue,
+    sandbox::{Pool, PoolOptions},
+    store::{self, schema},
+};
+
+/// Connections, the queue, published apps, children for their code.
+#[derive(Clone)]
+pub(super) struct Engine {
+    /// As `krilin_runtime`.
+    pub(super) pool: PgPool,
+    /// The machine's clock.
+    pub(super) clock: Arc<dyn Clock>,
+    /// The face of the job engine.
+    pub(super) queue: Queue,
+    /// What is published.
+    pub(super) apps: Apps,
+    /// Children for app code.
+    pub(super) sandbox: Pool,
+}
+
+impl Engine {
+    /// Connects to `url` as `name` with at most `connections`. Refuses a schema that is not this binary's.
+    pub(super) async fn start(context: &Context, url: &Secret, name: &str, connections: u32) -> anyhow::Result<Self> {
+        let config = context.config()?;
+        let overlay = Some(config.policies_directory.as_path()).filter(|directory| directory.is_dir());
+        let policies = jobs::policies(overlay)?;
+        let pool = store::pool(url, name, connections)?;
+        check_schema(&pool).await?;
+        let mut options = PoolOptions::default();
+        if config.sandbox.children > 0 {
+            options.size = config.sandbox.children;
+        }
+        let sandbox = Pool::start(options).context("starting the sandbox's children")?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let queue = Queue::new(&pool, clock.clone(), policies);
+        Ok(Self { apps: Apps::new(pool.clone()), pool, clock, queue, sandbox })
+    }
+}
+
+/// Refuses a schema that is newer or older than this binary's.
+async fn check_schema(pool: &PgPool) -> anyhow::Result<()> {
+    let mut connection = pool.acquire().await.map_err(store::Error::from).context("connecting to the database")?;
+    let status = schema::status(&mut connection).await.context("reading the schema's version")?;
+    Ok(schema::check(&status)?)
+}
