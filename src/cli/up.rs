@@ -11,6 +11,7 @@ use super::{
     engine::Engine,
     serve::{Listen, Server},
     stop::Stop,
+    work::Worker,
 };
 use crate::{
     cluster::{self, Cluster, Durability, StateLock},
@@ -51,10 +52,15 @@ impl Up {
         let connections = config.database.serve_connections + config.database.work_connections;
         let engine = Engine::start(context, &database.url, "krilin-up", connections).await?;
         let server = Server::bind(context, &self.listen, engine.clone()).await?;
+        let worker = Worker::new(engine, config, &[])?;
         let roles = async {
-            let ended = server.run(context, stop.clone()).await;
-            // One role that cannot go on takes the others with it.
-            stop.now();
+            let serving = async {
+                let ended = server.run(context, stop.clone()).await;
+                // A role that cannot go on takes the others with it.
+                stop.now();
+                ended
+            };
+            let (ended, ()) = tokio::join!(serving, worker.run(stop.clone()));
             ended
         };
         let mut roles = pin!(roles);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{context::Context, engine::Engine, stop::Stop};
 use crate::{
     config::Config,
-    jobs,
+    jobs::{self, app_action::AppAction},
     model::near,
     queue::{
         registry::Registry,
@@ -64,7 +64,8 @@ pub(super) struct Worker {
 impl Worker {
     /// A worker on `queues`, or on all where none is named. Refuses a queue that no kind of job waits in.
     pub(super) fn new(engine: Engine, config: &Config, queues: &[String]) -> anyhow::Result<Self> {
-        let registry = Registry::new(engine.queue.policies(), jobs::handlers())?;
+        let actions = AppAction { apps: engine.apps.clone(), sandbox: engine.sandbox.clone() };
+        let registry = Registry::new(engine.queue.policies(), jobs::handlers(actions))?;
         let known = registry.queues();
         if let Some(unknown) = queues.iter().find(|queue| !known.contains(queue)) {
             let hint = near::hint(unknown, known.iter().map(String::as_str));
