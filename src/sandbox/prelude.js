@@ -108,13 +108,38 @@ export default function boot(native) {
     return rows;
   }
 
+  // JSON drops what is undefined, and a condition that lost a member matches more than its author meant.
+  const CONDITIONS = {
+    __proto__: null,
+    query: (options) => options?.where ?? null,
+    aggregate: (options) => options?.where ?? null,
+    find_one: (where) => where ?? null,
+    count: (where) => where ?? null,
+  };
+  function undefined_in(value, path) {
+    if (value === undefined) return path;
+    if (typeof value !== "object" || value === null) return null;
+    for (const key in value) {
+      const hole = undefined_in(value[key], `${path}/${key}`);
+      if (hole !== null) return hole;
+    }
+    return null;
+  }
+  function refused(message, below) {
+    const error = fill(fresh_error(below), { code: "ValidationFailed", message });
+    return new BasePromise((_, reject) => reject(error));
+  }
+
   const SHAPES = { __proto__: null, query: page };
   function api(name, methods) {
     const face = {};
     for (let i = 0; i < methods.length; i += 1) {
       const method = methods[i];
       const shape = SHAPES[method] ?? null;
+      const condition = CONDITIONS[method] ?? null;
       face[method] = function door(...args) {
+        const hole = condition === null ? null : undefined_in(condition(args[1]), "");
+        if (hole !== null) return refused(`the condition is undefined at ${hole}: it would match every row`, door);
         return call(name, method, args, shape, door);
       };
     }

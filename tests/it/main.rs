@@ -10,6 +10,7 @@ mod claim;
 mod cli;
 mod cluster;
 mod config;
+mod ctx;
 mod enqueue;
 mod hostile;
 mod install;
