@@ -68,7 +68,8 @@ impl Server {
     pub(super) async fn run(self, context: &Context, stop: Stop) -> anyhow::Result<()> {
         let Self { listener, engine } = self;
         let url = format!("http://{}", listener.local_addr().context("reading the address we listen on")?);
-        let parts = web::Parts { pool: engine.pool, clock: engine.clock };
+        let Engine { pool, clock, queue, apps, sandbox } = engine;
+        let parts = web::Parts { pool, clock, queue, apps, sandbox };
         context.answer(&Listening { url })?;
         web::serve(listener, web::Web::new(parts), stop.requested()).await;
         Ok(())

@@ -22,7 +22,10 @@ use tokio::time::Instant;
 
 pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES};
 use self::{enqueue::Enqueuer, metrics::Metrics, notify::Notices, waiters::Waiters};
-pub use crate::store::{history::Filter, jobs::Depth};
+pub use crate::store::{
+    history::Filter,
+    jobs::{Depth, Tally},
+};
 use crate::{
     model::{
         clock::Clock,
@@ -207,6 +210,11 @@ impl Queue {
     /// How many jobs wait and run, per queue.
     pub async fn depths(&self) -> Result<Vec<Depth>, Error> {
         Ok(jobs::depths(&self.0.pool).await?)
+    }
+
+    /// How many jobs wait and run, by kind, queue and state.
+    pub async fn tally(&self) -> Result<Vec<Tally>, Error> {
+        Ok(jobs::tally(&self.0.pool).await?)
     }
 
     /// What this process has counted.

@@ -114,3 +114,31 @@ pub async fn depths(db: impl PgExecutor<'_>) -> Result<Vec<Depth>, Error> {
         |(queue, ready, scheduled, running, oldest_due_at)| Depth { queue, ready, scheduled, running, oldest_due_at };
     Ok(rows.into_iter().map(depth).collect())
 }
+
+/// How many live jobs of one kind stand where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// The kind.
+    pub kind: String,
+    /// The lane.
+    pub queue: String,
+    /// `ready`, `scheduled` or `running`.
+    pub state: String,
+    /// How many.
+    pub count: i64,
+    /// How long ago the earliest of them was due, in milliseconds; negative when none is due yet.
+    pub overdue_ms: i64,
+}
+
+/// The live jobs by kind, queue and state. Reads all live rows: for a scrape, never per job.
+pub async fn tally(db: impl PgExecutor<'_>) -> Result<Vec<Tally>, Error> {
+    let statement = sqlx::query_as::<_, (String, String, String, i64, i64)>(
+        "select kind, queue, state, count(*), (extract(epoch from krilin.now() - min(run_at)) * 1000)::bigint
+         from krilin.jobs
+         group by kind, queue, state
+         order by kind, queue, state",
+    );
+    let rows = within(statement.fetch_all(db)).await?;
+    let tally = |(kind, queue, state, count, overdue_ms)| Tally { kind, queue, state, count, overdue_ms };
+    Ok(rows.into_iter().map(tally).collect())
+}

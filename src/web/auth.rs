@@ -1,14 +1,10 @@
 //! Who is asking: `Authorization: Bearer krl_…` to a [`Caller`].
 //!
 //! Refuses a token that is missing, wrong, expired or revoked, each with a `type` of its own; the last two only to who
-//! knows the secret. A token's row is remembered for [`REMEMBERED_FOR`]: a revocation takes effect within that time, and a
-//! busy client costs one statement per second instead of one per request.
+//! knows the secret. A token's row is believed for [`BELIEVED_FOR`](super::memory::BELIEVED_FOR): a revocation takes
+//! effect within that time.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
@@ -21,6 +17,7 @@ use super::{
     Web,
     error::{Kind, Problem},
     limit::Burst,
+    memory::Memory,
 };
 use crate::{
     model::{
@@ -31,10 +28,6 @@ use crate::{
     store::{self, tokens},
 };
 
-/// How long a token's row is believed without asking the database again.
-pub const REMEMBERED_FOR: Duration = Duration::from_secs(1);
-/// How many rows are remembered; past it, all are forgotten.
-const REMEMBERED_MAX: usize = 4_096;
 /// How old the note of the last use may grow before it is written again.
 const LAST_USE_GRAIN: TimeDelta = TimeDelta::minutes(1);
 
@@ -83,29 +76,23 @@ fn invalid() -> Problem {
     Problem::new(Kind::TokenInvalid, "there is no such token")
 }
 
-struct Known {
-    token: Arc<Token>,
-    hash: SecretHash,
-    read_at: Instant,
-}
-
 /// Lets callers in: reads tokens, remembers them for a moment, counts their requests.
 pub struct Door {
     pool: PgPool,
     clock: Arc<dyn Clock>,
     burst: Burst,
-    known: Mutex<HashMap<TokenId, Known>>,
+    known: Memory<TokenId, (Arc<Token>, SecretHash)>,
 }
 
 impl Door {
     /// A door over the tokens in `pool`.
     pub fn new(pool: PgPool, clock: Arc<dyn Clock>, burst: Burst) -> Self {
-        Self { pool, clock, burst, known: Mutex::default() }
+        Self { pool, clock, burst, known: Memory::default() }
     }
 
     /// Lets the holder of `text` in, or says why not.
     async fn admit(&self, text: &TokenText) -> Result<Caller, Problem> {
-        let remembered = self.remembered(text.id);
+        let remembered = self.known.recall(&text.id);
         let fresh = remembered.is_none();
         let (token, hash) = match remembered {
             Some(known) => known,
@@ -141,12 +128,6 @@ impl Door {
         }
     }
 
-    fn remembered(&self, id: TokenId) -> Option<(Arc<Token>, SecretHash)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = known.get(&id).filter(|entry| entry.read_at.elapsed() < REMEMBERED_FOR)?;
-        Some((entry.token.clone(), entry.hash))
-    }
-
     async fn read(&self, id: TokenId) -> Result<(Arc<Token>, SecretHash), Problem> {
         let (token, hash) = match tokens::find(&self.pool, id).await {
             Ok(found) => found,
@@ -154,11 +135,7 @@ impl Door {
             Err(other) => return Err(other.into()),
         };
         let token = Arc::new(token);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED_MAX {
-            known.clear();
-        }
-        known.insert(id, Known { token: token.clone(), hash, read_at: Instant::now() });
+        self.known.keep(id, (token.clone(), hash));
         Ok((token, hash))
     }
 }

@@ -9,14 +9,15 @@ use axum::{
     http::{HeaderMap, header},
 };
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::{Value, json};
 
 use super::{
     Web,
     error::{FieldError, Kind, Problem},
     limit,
 };
+use crate::model::error::Code;
 
 /// A body's bytes, known to be within the limit and declared as JSON.
 pub struct JsonBytes(pub Bytes);
@@ -78,20 +79,30 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 
 /// Reads `text` as a `T`. What is no JSON is [`Kind::MalformedJson`]; what does not fit is a field error below `base`, a
 /// JSON Pointer.
-pub fn parse<T: DeserializeOwned>(text: &[u8], base: &str) -> Result<T, ParseError> {
+pub fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], base: &str) -> Result<T, ParseError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(base, error.path());
-        classify(error.inner(), pointer)
+        // A value of the wrong shape may end before a text that is no JSON does.
+        match serde_json::from_slice::<IgnoredAny>(text) {
+            Err(malformed) => classify(&malformed, String::new()),
+            Ok(IgnoredAny) => classify(error.inner(), pointer(base, error.path())),
+        }
     })?;
     deserializer.end().map_err(|error| classify(&error, base.to_owned()))?;
     Ok(value)
 }
 
-/// The body as JSON text whose shape is nobody's business yet. An empty body is an empty object.
-pub fn raw(text: &[u8]) -> Result<Box<RawValue>, Problem> {
-    let text = if text.is_empty() { b"{}" } else { text };
-    Ok(parse(text, "")?)
+/// The input of an action, whose shape the app knows. An empty body is an empty object.
+pub fn input(text: &[u8]) -> Result<Value, Problem> {
+    Ok(if text.is_empty() { json!({}) } else { parse(text, "")? })
+}
+
+/// An answer's JSON text.
+pub fn json<T: Serialize>(answer: &T) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(answer).map_err(|cause| {
+        tracing::error!(%cause, "writing an answer");
+        Problem::new(Kind::Code(Code::Internal), "something went wrong on our side")
+    })
 }
 
 /// Why a text is not the value that was asked for.
@@ -122,7 +133,7 @@ fn classify(error: &serde_json::Error, pointer: String) -> ParseError {
     ParseError::Malformed(Problem::new(Kind::MalformedJson, detail))
 }
 
-fn pointer(base: &str, path: &serde_path_to_error::Path) -> String {
+pub(super) fn pointer(base: &str, path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
 
     path.iter().fold(base.to_owned(), |pointer, segment| match segment {

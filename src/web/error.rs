@@ -17,7 +17,7 @@ use crate::{
         error::{Again, Code, CtxError},
         id::JobId,
     },
-    store,
+    queue, store,
 };
 
 /// The most single errors one problem lists; the rest are counted in `detail`.
@@ -215,6 +215,11 @@ impl Problem {
         self
     }
 
+    /// What is wrong in the body, and where.
+    pub fn into_errors(self) -> Vec<FieldError> {
+        self.0.errors
+    }
+
     /// The kind of problem.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -318,6 +323,18 @@ fn field_errors(list: &[Value]) -> Vec<FieldError> {
         .take(ERRORS_MAX)
         .map(|item| FieldError { pointer: text(item, "pointer"), message: text(item, "message") })
         .collect()
+}
+
+impl From<queue::Error> for Problem {
+    fn from(error: queue::Error) -> Self {
+        match error {
+            queue::Error::KeyReused => {
+                Self::new(Kind::IdempotencyKeyReused, "this key came before with another request; use a fresh one")
+            }
+            queue::Error::Unfit(message) => Self::invalid(vec![FieldError { pointer: String::new(), message }]),
+            other => CtxError::from(other).into(),
+        }
+    }
 }
 
 impl From<store::Error> for Problem {

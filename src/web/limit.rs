@@ -36,12 +36,16 @@ pub const WAIT_MAX: Duration = Duration::from_secs(30);
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(40);
 /// How long a stopping server waits for the requests it is answering.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most queries that run at a time: fewer than the connections of a server, so that they starve nothing else.
+pub const QUERIES_MAX: usize = 8;
+/// The longest a query waits for its place.
+pub const QUERY_WAIT: Duration = Duration::from_secs(10);
 /// The longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 255;
 /// The most jobs in one batch.
 pub const BATCH_MAX: usize = 1_000;
 /// The most entries on one page of a list.
-pub const PAGE_MAX: u32 = 200;
+pub const PAGE_MAX: u32 = 100;
 /// The entries on a page whose size was not asked for.
 pub const PAGE_DEFAULT: u32 = 50;
 

@@ -6,11 +6,15 @@
 pub mod api;
 pub mod auth;
 pub mod body;
+pub mod call;
 pub mod error;
 pub mod figures;
 pub mod limit;
+pub mod memory;
+pub mod order;
 mod serve;
 pub mod trace;
+pub mod wish;
 
 use std::sync::Arc;
 
@@ -24,8 +28,17 @@ use self::{
     error::{Kind, Problem},
     figures::Figures,
     limit::Burst,
+    memory::Memory,
 };
-use crate::model::clock::Clock;
+use crate::{
+    apps::loaded::Apps,
+    model::{
+        clock::Clock,
+        id::{AppId, UserId},
+    },
+    queue::Queue,
+    sandbox,
+};
 
 /// What the server is made of; see [`Web::new`].
 pub struct Parts {
@@ -33,6 +46,12 @@ pub struct Parts {
     pub pool: PgPool,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where changes go.
+    pub queue: Queue,
+    /// What is published.
+    pub apps: Apps,
+    /// Where queries run.
+    pub sandbox: sandbox::Pool,
 }
 
 /// What every handler can reach. Cheap to clone.
@@ -44,6 +63,8 @@ struct Inner {
     door: Door,
     figures: Figures,
     in_flight: Semaphore,
+    queries: Semaphore,
+    installed: Memory<(UserId, AppId), ()>,
 }
 
 impl Web {
@@ -55,13 +76,40 @@ impl Web {
     /// The same with another limit of requests per token.
     pub fn with_burst(parts: Parts, burst: Burst) -> Self {
         let door = Door::new(parts.pool.clone(), parts.clock.clone(), burst);
+        let figures = Figures::new(parts.queue.metrics());
+        let queries = Semaphore::new(limit::QUERIES_MAX);
         let in_flight = Semaphore::new(limit::IN_FLIGHT_MAX);
-        Self(Arc::new(Inner { parts, door, figures: Figures::default(), in_flight }))
+        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed: Memory::default() }))
     }
 
     /// The database, as `krilin_runtime`.
     pub(in crate::web) fn pool(&self) -> &PgPool {
         &self.0.parts.pool
+    }
+
+    pub(in crate::web) fn queue(&self) -> &Queue {
+        &self.0.parts.queue
+    }
+
+    pub(in crate::web) fn apps(&self) -> &Apps {
+        &self.0.parts.apps
+    }
+
+    pub(in crate::web) fn sandbox(&self) -> &sandbox::Pool {
+        &self.0.parts.sandbox
+    }
+
+    pub(in crate::web) fn clock(&self) -> &dyn Clock {
+        self.0.parts.clock.as_ref()
+    }
+
+    pub(in crate::web) fn queries(&self) -> &Semaphore {
+        &self.0.queries
+    }
+
+    /// Who has which app, as far as that was asked a moment ago.
+    pub(in crate::web) fn installed(&self) -> &Memory<(UserId, AppId), ()> {
+        &self.0.installed
     }
 
     pub(in crate::web) fn door(&self) -> &Door {

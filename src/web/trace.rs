@@ -40,6 +40,11 @@ impl Trace {
         Self { id, span: random(), flags }
     }
 
+    /// A number that differs from request to request.
+    pub fn seed(&self) -> u64 {
+        self.span
+    }
+
     /// The trace id as 32 hex digits.
     pub fn id(&self) -> String {
         format!("{:032x}", self.id)
@@ -94,7 +99,9 @@ pub(super) async fn around(State(web): State<Web>, mut request: Request, next: N
     let mut response = bounded(&web, request, next).instrument(span.clone()).await;
 
     if let Some(Unwritten(problem)) = response.extensions_mut().remove::<Unwritten>() {
+        let headers = std::mem::take(response.headers_mut());
         response = problem.write(&trace.id());
+        response.headers_mut().extend(headers);
     }
     if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
         response.headers_mut().insert(TRACEPARENT, value);

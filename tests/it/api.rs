@@ -12,7 +12,7 @@ use reqwest::Method;
 
 use crate::{
     auth::{add_token, add_user},
-    server::{Server, send, somebody},
+    server::{Server, queue, send, somebody},
     world::World,
 };
 
@@ -90,7 +90,7 @@ async fn a_revoked_token_is_refused_as_revoked_within_its_bound() {
     tokens::revoke(&world.pool, token.id).await.unwrap();
     let asked = std::time::Instant::now();
     while server.get("/metrics", &token).await.status == 200 {
-        assert!(asked.elapsed() < krilin::web::auth::REMEMBERED_FOR * 2, "the revocation is not noticed");
+        assert!(asked.elapsed() < krilin::web::memory::BELIEVED_FOR * 2, "the revocation is not noticed");
     }
     server.get("/metrics", &token).await.problem(401, "token-revoked");
 }
@@ -109,7 +109,7 @@ async fn a_token_without_the_scope_is_refused_and_told_which() {
 async fn a_token_that_asks_too_often_is_told_when_to_come_again() {
     let world = World::new().await;
     let two = NonZeroU32::new(2).unwrap();
-    let server = Server::over(world.pool.clone(), Burst::new(NonZeroU32::MIN, two)).await;
+    let server = Server::with(&world.pool, queue(&world.pool), Burst::new(NonZeroU32::MIN, two)).await;
     let (_, token) = somebody(&world).await;
     for _ in 0..2 {
         assert_eq!(server.get("/metrics", &token).await.status, 200);

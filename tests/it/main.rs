@@ -20,6 +20,7 @@ mod kit;
 mod lease;
 mod manifest;
 mod openapi;
+mod orders;
 mod outage;
 mod policy;
 mod postgres;

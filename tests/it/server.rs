@@ -3,8 +3,12 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use krilin::{
+    apps::loaded::Apps,
     clock::SystemClock,
+    jobs,
     model::token::{Scope, TokenText},
+    queue::Queue,
+    sandbox::{self, PoolOptions},
     web::{self, Parts, Web, limit::Burst},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -16,6 +20,11 @@ use crate::{auth, world::World};
 
 /// More requests than a test makes.
 const PLENTY: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
+
+/// A queue with the kinds of the product.
+pub fn queue(pool: &PgPool) -> Queue {
+    Queue::new(pool, Arc::new(SystemClock), jobs::policies(None).unwrap())
+}
 
 /// A server that runs until it is dropped.
 pub struct Server {
@@ -34,13 +43,21 @@ pub struct Answer {
 
 impl Server {
     pub async fn start(world: &World) -> Self {
-        Self::over(world.pool.clone(), Burst::new(PLENTY, PLENTY)).await
+        Self::with(&world.pool, queue(&world.pool), Burst::new(PLENTY, PLENTY)).await
     }
 
-    pub async fn over(pool: PgPool, burst: Burst) -> Self {
+    /// A server that enqueues into `queue`.
+    pub async fn over(queue: &Queue, pool: &PgPool) -> Self {
+        Self::with(pool, queue.clone(), Burst::new(PLENTY, PLENTY)).await
+    }
+
+    pub async fn with(pool: &PgPool, queue: Queue, burst: Burst) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let web = Web::with_burst(Parts { pool, clock: Arc::new(SystemClock) }, burst);
+        let options = PoolOptions { size: 1, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) };
+        let sandbox = sandbox::Pool::start(options).unwrap();
+        let (pool, clock, apps) = (pool.clone(), Arc::new(SystemClock), Apps::new(pool.clone()));
+        let web = Web::with_burst(Parts { pool, clock, queue, apps, sandbox }, burst);
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(web::serve(listener, web, async { drop(stopped.await) }));
         Self { url, stop: Some(stop), ended, client: reqwest::Client::new() }

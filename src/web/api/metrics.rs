@@ -26,7 +26,8 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub async fn read(State(web): State<Web>, caller: Caller) -> Result<Response, Problem> {
     caller.may(Scope::MetricsRead)?;
     let in_flight = limit::IN_FLIGHT_MAX - web.in_flight().available_permits();
-    let text =
-        web.figures().write(in_flight).map_err(|_| Problem::new(Kind::Code(Code::Internal), "writing the figures"))?;
+    let tallies = web.queue().tally().await?;
+    let written = web.figures().write(in_flight, &tallies);
+    let text = written.map_err(|_| Problem::new(Kind::Code(Code::Internal), "writing the figures"))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }

@@ -12,13 +12,16 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{health, metrics};
+use super::{actions, health, jobs, metrics, queries};
 
 /// The document.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Krilin", description = "A personal cloud: apps in a sandbox, work as durable jobs."),
-    paths(health::alive, health::ready, metrics::read, read),
+    paths(
+        actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::cancel, jobs::retry,
+        health::alive, health::ready, metrics::read, read
+    ),
     modifiers(&Bearer),
     security(("token" = []))
 )]

@@ -1,0 +1,278 @@
+//! Jobs: enqueue one or many, look, list, cancel, retry. Refuses to show one user another's job: it is not found.
+
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    model::{
+        error::CtxError,
+        id::JobId,
+        job::{JobView, State as JobState},
+        token::Scope,
+    },
+    queue::Filter,
+    web::{
+        Web,
+        auth::Caller,
+        body::{JsonBytes, json},
+        error::{Document, Kind, Problem},
+        limit,
+        order::{self, Order},
+        trace::Trace,
+        wish::Wishes,
+    },
+};
+
+/// A job as its owner sees it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Job {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: JobId,
+    /// Its kind, such as `app_action`.
+    pub kind: String,
+    /// The app it works for.
+    pub app_id: Option<String>,
+    /// Where it stands.
+    pub state: JobState,
+    /// The lane it waits in.
+    pub queue: String,
+    /// Higher runs sooner.
+    pub priority: i16,
+    /// Attempts begun and not given back.
+    pub attempt: u32,
+    /// Attempts it may have.
+    pub max_attempts: u32,
+    /// When it is or was due.
+    pub run_at: DateTime<Utc>,
+    /// When it was enqueued.
+    pub created_at: DateTime<Utc>,
+    /// When its latest attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What it was given.
+    #[schema(value_type = Object)]
+    pub args: Box<RawValue>,
+    /// What it came to, when it is done.
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub result: Option<Box<RawValue>>,
+    /// Why it is dead or cancelled, or how its latest attempt failed.
+    pub error: Option<JobError>,
+    /// Why it waits, where that is not only for its time.
+    pub parked_reason: Option<String>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct JobError {
+    /// The code, as in a problem document.
+    pub code: String,
+    /// For a person.
+    pub message: String,
+    /// For a program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+}
+
+impl From<CtxError> for JobError {
+    fn from(error: CtxError) -> Self {
+        Self { code: error.code.to_string(), message: error.message, details: error.details }
+    }
+}
+
+impl From<JobView> for Job {
+    fn from(view: JobView) -> Self {
+        Self {
+            id: view.id,
+            kind: view.kind,
+            app_id: view.app_id,
+            state: view.state,
+            queue: view.queue,
+            priority: view.priority,
+            attempt: view.attempt,
+            max_attempts: view.max_attempts,
+            run_at: view.run_at,
+            created_at: view.created_at,
+            started_at: view.started_at,
+            finished_at: view.finished_at,
+            args: view.args,
+            result: view.result,
+            error: view.error.map(JobError::from),
+            parked_reason: view.parked_reason,
+        }
+    }
+}
+
+/// One job as an answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct JobAnswer {
+    /// The job.
+    pub job: Job,
+}
+
+/// What is known of a job at the moment it is enqueued; `GET /api/v1/jobs/{id}` knows the rest.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Receipt {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// The app it works for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    /// Where it stands.
+    pub state: JobState,
+}
+
+/// An enqueued job as an answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ReceiptAnswer {
+    /// The job.
+    pub job: Receipt,
+}
+
+/// Enqueued jobs as an answer, in the order of the request.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ReceiptsAnswer {
+    /// The jobs.
+    pub jobs: Vec<Receipt>,
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct JobsAnswer {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// What to send as `cursor` for the page after this one; none after the last.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub next_cursor: Option<JobId>,
+}
+
+/// Enqueues one job, or up to 1,000 as `{"jobs": […]}`, all or none.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "enqueue_jobs", request_body = order::Body,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, after N seconds at most (30)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with this key enqueues nothing")),
+    responses((status = 202, description = "Enqueued; `Location` says where to look", body = inline(order::Answer)),
+        (status = 200, description = "Ended well while waited for", body = JobAnswer),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json"),
+        (status = "5XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn enqueue(
+    State(web): State<Web>,
+    caller: Caller,
+    wishes: Wishes,
+    trace: Trace,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Problem> {
+    caller.may(Scope::JobsWrite)?;
+    let order = Order { web: &web, caller: &caller, wishes: &wishes, trace, body: &body };
+    order.jobs().await
+}
+
+/// Looks at a job.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", operation_id = "read_job",
+    params(("id" = uuid::Uuid, Path, description = "The job"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the answer before")),
+    responses((status = 200, description = "The job", body = JobAnswer),
+        (status = 304, description = "Nothing has changed"),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn read(
+    State(web): State<Web>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.may(Scope::JobsRead)?;
+    let job = web.queue().get(parse(&id)?, Some(caller.user_id())).await?.ok_or_else(|| unknown(&id))?;
+    let body = json(&JobAnswer { job: job.into() })?;
+    let tag = format!("\"{:.16}\"", format!("{:x}", Sha256::digest(&body)));
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let unchanged = known.is_some_and(|known| known == "*" || known.split(',').any(|known| known.trim() == tag));
+    let tag = [(header::ETAG, tag)];
+    Ok(if unchanged {
+        (StatusCode::NOT_MODIFIED, tag).into_response()
+    } else {
+        (tag, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    })
+}
+
+/// Which jobs to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// Only in this state.
+    state: Option<JobState>,
+    /// Only of this kind.
+    kind: Option<String>,
+    /// The `next_cursor` of the page before.
+    #[param(value_type = Option<uuid::Uuid>)]
+    cursor: Option<JobId>,
+    /// How many at most; 50 unless said, 100 at most.
+    limit: Option<u32>,
+}
+
+/// Lists one's jobs, newest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(Page),
+    responses((status = 200, description = "A page of jobs", body = JobsAnswer),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    caller.may(Scope::JobsRead)?;
+    let Query(page) =
+        Query::<Page>::try_from_uri(&uri).map_err(|cause| Problem::new(Kind::BadRequest, cause.body_text()))?;
+    let limit = page.limit.unwrap_or(limit::PAGE_DEFAULT);
+    if !(1..=limit::PAGE_MAX).contains(&limit) {
+        return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)));
+    }
+    let filter = Filter { user_id: Some(caller.user_id()), kind: page.kind, state: page.state, ..Filter::default() };
+    let mut views = web.queue().list(&filter, page.cursor, limit + 1).await?;
+    let more = views.len() > limit as usize;
+    views.truncate(limit as usize);
+    let next_cursor = views.last().filter(|_| more).map(|view| view.id);
+    let answer = JobsAnswer { jobs: views.into_iter().map(Job::from).collect(), next_cursor };
+    Ok(([(header::CONTENT_TYPE, "application/json")], json(&answer)?).into_response())
+}
+
+/// Cancels a job that has not ended.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
+    params(("id" = uuid::Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The job, cancelled", body = JobAnswer),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn cancel(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+    caller.may(Scope::JobsWrite)?;
+    web.queue().cancel(parse(&id)?, Some(caller.user_id())).await?;
+    after(&web, &caller, &id).await
+}
+
+/// Makes a dead or cancelled job pending again, all its attempts before it.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
+    params(("id" = uuid::Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The job, pending", body = JobAnswer),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn retry(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+    caller.may(Scope::JobsWrite)?;
+    web.queue().retry(parse(&id)?, Some(caller.user_id())).await?;
+    after(&web, &caller, &id).await
+}
+
+/// The job as it is after something was done to it.
+async fn after(web: &Web, caller: &Caller, id: &str) -> Result<Response, Problem> {
+    let view = web.queue().get(parse(id)?, Some(caller.user_id())).await?.ok_or_else(|| unknown(id))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json(&JobAnswer { job: view.into() })?).into_response())
+}
+
+fn parse(id: &str) -> Result<JobId, Problem> {
+    id.parse().map_err(|_| unknown(id))
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("there is no job `{id}`"))
+}
