@@ -32,6 +32,7 @@ mod sandbox;
 mod server;
 mod storage;
 mod streaks;
+mod tidy;
 mod unique;
 mod up;
 mod world;

@@ -39,7 +39,11 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("sqlx::query", &["src/store/"], "all SQL is in store"),
     ("sqlx::raw_sql", &["src/store/"], "all SQL is in store"),
     ("env::var(", &["src/config/"], "the environment is read in config"),
-    ("env::vars", &["src/config/"], "the environment is read in config"),
+    (
+        "env::vars",
+        &["src/config/", "src/sandbox/lockdown.rs"],
+        "the environment is read in config; a child looks that it has none",
+    ),
     ("Utc::now()", &["src/clock.rs"], "time comes in through the clock"),
 ];
 
@@ -54,9 +58,10 @@ impl Source {
         self.path["src/".len()..].split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// The text before the unit tests at the bottom.
-    fn code(&self) -> &str {
-        self.text.split("\n#[cfg(test)]\n").next().unwrap()
+    /// The code before the unit tests at the bottom, without comments.
+    fn code(&self) -> String {
+        let before_tests = self.text.split("\n#[cfg(test)]\n").next().unwrap();
+        before_tests.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -103,7 +108,7 @@ fn imports_go_down() {
     for source in sources("src") {
         let module = source.module();
         let Some(own) = layer_of(module) else { continue };
-        for imported in crate_imports(source.code()) {
+        for imported in crate_imports(&source.code()) {
             let allowed = imported == module
                 || MAY_ALSO.contains(&(module, imported.as_str()))
                 || layer_of(&imported).is_some_and(|layer| layer < own)
@@ -221,7 +226,8 @@ fn no_file_has_a_name_that_says_nothing() {
 #[test]
 fn nothing_is_left_unfinished() {
     let mut breaches = Vec::new();
-    let marks = ["to".to_owned() + "do!(", "unimplem".to_owned() + "ented!(", "TO".to_owned() + "DO", "FIX".to_owned() + "ME"];
+    let marks =
+        ["to".to_owned() + "do!(", "unimplem".to_owned() + "ented!(", "TO".to_owned() + "DO", "FIX".to_owned() + "ME"];
     for source in sources("src").iter().chain(&sources("tests")) {
         for (number, line) in source.text.lines().enumerate() {
             if marks.iter().any(|mark| line.contains(mark)) {
