@@ -13,7 +13,7 @@ const FILE_MAX_LINES: usize = 400;
 /// The most packages `Cargo.lock` may name: builds stay possible on two cores.
 const LOCK_MAX_PACKAGES: usize = 450;
 
-/// The layers, lowest first. A module may import from lower layers, and from its own layer where `MAY_ALSO` says so.
+/// The layers, lowest first. A module may import from lower layers.
 const LAYERS: &[&[&str]] = &[
     &["model"],
     &["clock", "cluster", "config", "http", "telemetry"],
@@ -110,7 +110,6 @@ fn imports_go_down() {
         let Some(own) = layer_of(module) else { continue };
         for imported in crate_imports(&source.code()) {
             let allowed = imported == module
-                || MAY_ALSO.contains(&(module, imported.as_str()))
                 || layer_of(&imported).is_some_and(|layer| layer < own)
                     && !MUST_NOT.contains(&(module, imported.as_str()));
             if !allowed {
