@@ -27,6 +27,11 @@ use crate::config::LogFormat;
 /// The exit code of a verb that failed. (clap itself ends with 2 when it does not understand.)
 const FAILED: u8 = 1;
 
+/// The end of a verb that has said everything in its answer, with an exit code that means something of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("ended with {0}")]
+struct Exit(u8);
+
 /// A personal cloud: apps in a sandbox, work as durable jobs, one Postgres.
 #[derive(Debug, Parser)]
 #[command(name = "krilin", version, propagate_version = true, max_term_width = 100)]
@@ -69,7 +74,7 @@ enum Verb {
     Up(up::Up),
     /// Serve HTTP.
     Serve(serve::Serve),
-    /// Check apps, and what their authors need.
+    /// Check and try apps, and what else their authors need.
     #[command(subcommand)]
     App(app::Verb),
     /// Run jobs.
@@ -124,6 +129,7 @@ pub fn main() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Exit>() => ExitCode::from(error.downcast::<Exit>().map_or(FAILED, |exit| exit.0)),
         Err(error) => {
             context.report(&error);
             ExitCode::from(FAILED)

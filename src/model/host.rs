@@ -37,6 +37,18 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// The level's name, as it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One line of `ctx.log`.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct LogLine {

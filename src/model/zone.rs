@@ -11,6 +11,8 @@ use chrono::{
 };
 use chrono_tz::Tz;
 
+use super::user::WeekStart;
+
 /// A text that is not what it should be, or an answer outside the years 1 to 9999.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -35,15 +37,6 @@ pub enum Error {
     /// Before the year 1 or after the year 9999.
     #[error("outside the years 1 to 9999")]
     Range,
-}
-
-/// On which day a week begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeekStart {
-    /// As ISO 8601 has it.
-    Monday,
-    /// As in the Americas and elsewhere.
-    Sunday,
 }
 
 /// The longest pattern of [`format_local`], in bytes.

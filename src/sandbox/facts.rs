@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::model::user::{User, WeekStart};
+
 /// The fixed part of `ctx`. It goes into the child; nothing of it is ever believed when it comes back.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
@@ -27,7 +29,7 @@ impl Facts {
             email: None,
             timezone: "UTC".into(),
             locale: "en".into(),
-            week_start: "monday".into(),
+            week_start: WeekStart::Monday,
         };
         let (app_id, app_version) = (String::new(), String::new());
         Self { user, app_id, app_version, job: None, settings: Value::Object(serde_json::Map::new()) }
@@ -48,8 +50,22 @@ pub struct UserFacts {
     pub timezone: String,
     /// A BCP 47 tag.
     pub locale: String,
-    /// `monday` or `sunday`.
-    pub week_start: String,
+    /// `ctx.time.start_of_week` uses it.
+    pub week_start: WeekStart,
+}
+
+impl From<&User> for UserFacts {
+    /// A user without the e-mail address, which an app sees only where its permissions say so.
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            name: user.name.clone(),
+            email: None,
+            timezone: user.timezone.name().to_owned(),
+            locale: user.locale.clone(),
+            week_start: user.week_start,
+        }
+    }
 }
 
 /// `ctx.job`

@@ -2,7 +2,10 @@
 
 use chrono::{NaiveDateTime, NaiveTime};
 
-use crate::model::zone::{self, Error, WeekStart};
+use crate::model::{
+    user::WeekStart,
+    zone::{self, Error},
+};
 
 /// Reckons one operation of `ctx.time`. The three arguments are what the prelude makes of the author's: texts, of which an
 /// operation uses as many as it needs.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Timelike, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
-use krilin::model::zone::{self, WeekStart};
+use krilin::model::{user::WeekStart, zone};
 use proptest::prelude::*;
 
 /// 1970 to 2037, whole seconds: where the zone data is dense and its clocks change often.

@@ -1,5 +1,6 @@
 //! `krilin app`: what authors do with apps.
 
+mod attempt;
 mod check;
 mod types;
 
@@ -26,6 +27,10 @@ pub(super) enum Verb {
     /// Print the JSON Schema of manifests, for editors.
     #[command(after_help = "Example:\n  krilin app schema > manifest.schema.json")]
     Schema,
+    /// Run one JavaScript file as a handler and say how it ended, in which time and memory.
+    ///
+    /// It runs in the sandbox with the default limits and without a database.
+    Try(attempt::Try),
     /// Write an app's own TypeScript types, `krilin.gen.d.ts`, from its manifest.
     #[command(after_help = "Examples:\n  krilin app types apps/habit-tracker\n  krilin app types . --stdout")]
     Types {
@@ -43,6 +48,7 @@ impl Verb {
         match self {
             Self::Check { path } => check::run(context, &path).await,
             Self::Schema => context.print(manifest::schema_text()),
+            Self::Try(verb) => verb.run(context).await,
             Self::Types { directory, stdout } => types::run(context, &directory, stdout),
         }
     }
