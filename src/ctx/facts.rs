@@ -22,7 +22,7 @@ impl Ctx {
                 email: None,
                 timezone: person.timezone.name().to_owned(),
                 locale: person.locale.clone(),
-                week_start: person.week_start.as_str().to_owned(),
+                week_start: person.week_start,
             },
             app_id: self.app().id.to_string(),
             app_version: self.app().version.clone(),

@@ -65,9 +65,10 @@ impl From<rquickjs::Error> for Stop {
     }
 }
 
-/// CPU time of this process.
+/// CPU time of this process: of its one thread, because the process's own clock stands still between ticks while the
+/// kernel enforces a limit on CPU time.
 pub(super) fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
