@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use krilin::model::manifest::{
@@ -228,6 +229,23 @@ fn a_text_over_the_limit_or_nested_too_deeply_is_refused_at_once() {
         let problems = manifest::load(&text, format).unwrap_err();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].code, ProblemCode::Syntax);
+    }
+}
+
+#[test]
+fn a_manifest_full_of_mistakes_is_refused_in_no_time_with_a_bounded_answer() {
+    let names: Vec<String> = (0..8_000).map(|i| format!("a{i}")).collect();
+    let tables: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+    for broken in [
+        json!({"permissions": {"data_scopes": names}}),
+        json!({"database": {"tables": tables}}),
+        json!({"hooks": names.iter().map(|name| (name.clone(), json!(1))).collect::<serde_json::Map<_, _>>()}),
+        json!({"dependencies": {"optional_apps": names}}),
+    ] {
+        let started = Instant::now();
+        let problems = manifest::load(&broken.to_string(), Format::Json).unwrap_err();
+        assert!(problems.len() <= manifest::PROBLEMS_MAX);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }
 

@@ -7,9 +7,20 @@ use anyhow::{Context as _, bail};
 use crate::{
     apps::check::{self, Flaw},
     cli::context::Context,
-    model::bundle::Bundle,
+    model::{bundle::Bundle, manifest::ProblemCode},
     sandbox::{self, Pool, PoolOptions},
 };
+
+/// The end of the long help: examples, and what each code stands for.
+pub(super) fn codes() -> String {
+    let mut text =
+        "Examples:\n  krilin app check apps/habit-tracker\n  krilin app check manifest.yaml --json\n\nCodes:"
+            .to_owned();
+    for code in ProblemCode::ALL {
+        text.extend(["\n  ", code.as_str(), "  ", code.meaning()]);
+    }
+    text
+}
 
 /// Checks what is at `path` and answers with the report; an error when the app has errors.
 pub(super) async fn run(context: &Context, path: &Path) -> anyhow::Result<()> {

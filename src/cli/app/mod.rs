@@ -18,7 +18,10 @@ pub(super) enum Verb {
     ///
     /// Every problem comes at once, with its line, a code and a JSON pointer. Of a directory the code is loaded in the
     /// sandbox, too, and has to export what the manifest names. Nothing else runs, and no database is needed.
-    #[command(after_help = "Examples:\n  krilin app check apps/habit-tracker\n  krilin app check manifest.yaml --json")]
+    #[command(
+        after_help = "Examples:\n  krilin app check apps/habit-tracker\n  krilin app check manifest.yaml --json",
+        after_long_help = check::codes()
+    )]
     Check {
         /// A manifest's file, or an app's directory.
         #[arg(value_name = "FILE|DIR")]

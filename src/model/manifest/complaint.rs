@@ -22,6 +22,9 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// How many allowed keys a message lists.
 const LISTED_KEYS_MAX: usize = 16;
 
+/// How many names a message lists.
+const NAMES_MAX: usize = 40;
+
 /// One mistake.
 pub(super) struct Complaint {
     pub(super) code: ProblemCode,
@@ -60,9 +63,13 @@ pub(super) fn one_for_each_value(complaints: &mut Vec<Complaint>) {
     complaints.retain(|c| !of_form(c.code) || best.get(&c.pointer) == Some(&c.code));
 }
 
-/// Names in a row: `a`, `b`, `c`.
+/// Names in a row: `a`, `b`, `c`. Of many the first [`NAMES_MAX`].
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<String> = names.into_iter().take(NAMES_MAX + 1).map(|name| format!("`{name}`")).collect();
+    if names.len() > NAMES_MAX {
+        "…".clone_into(&mut names[NAMES_MAX]);
+    }
+    names.join(", ")
 }
 
 /// A value as a message shows it.

@@ -22,9 +22,9 @@ mod table;
 mod view;
 mod yaml;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use self::{
     action::{
@@ -51,6 +51,9 @@ pub use self::{
 
 /// The longest manifest text.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
+
+/// The most problems that are reported of one manifest.
+pub const PROBLEMS_MAX: usize = 500;
 
 /// How a manifest is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +83,7 @@ struct Source {
 }
 
 /// Reads and checks a manifest. In: its text, of at most [`MANIFEST_MAX_BYTES`]. Out: the long form with advice, or every
-/// problem found, in the order of the text. Exported functions are not known here; see [`check_exports`].
+/// problem found (at most [`PROBLEMS_MAX`]), in the order of the text. Exported functions are not known here; see [`check_exports`].
 pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
     if text.len() > MANIFEST_MAX_BYTES {
         let words = format!("the manifest is {} bytes long; it may have {MANIFEST_MAX_BYTES}", text.len());
@@ -97,9 +100,17 @@ pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
     short_form::normalise(&mut value, &mut problems);
     problems.extend(schema::problems(&value));
     let errors = problems.iter().filter(|problem| !problem.code.is_warning());
-    let broken: BTreeSet<String> = errors.map(|problem| problem.pointer.clone()).collect();
-    // What is of the wrong form may mean anything: one problem for one place.
-    problems.extend(check::problems(&value).into_iter().filter(|problem| !broken.contains(&problem.pointer)));
+    let broken: BTreeMap<String, ProblemCode> = errors.map(|problem| (problem.pointer.clone(), problem.code)).collect();
+    let is_overlong = |(pointer, code): (&String, &ProblemCode)| {
+        let part = value.pointer(pointer);
+        let items = part.and_then(Value::as_array).map(Vec::len).or(part.and_then(Value::as_object).map(Map::len));
+        *code == ProblemCode::OutOfBounds && items.is_some_and(|items| items > 0)
+    };
+    // A list or map over its limit is not looked into: what the checks compare with each other stays small. And what is of
+    // the wrong form may mean anything: one problem for one place.
+    if !broken.iter().any(is_overlong) {
+        problems.extend(check::problems(&value).into_iter().filter(|problem| !broken.contains_key(&problem.pointer)));
+    }
     let (warnings, mut errors): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.code.is_warning());
     if errors.is_empty() {
         match serde_json::from_value(value) {
@@ -107,5 +118,7 @@ pub fn load(text: &str, format: Format) -> Result<Loaded, Vec<Problem>> {
             Err(error) => errors.push(Problem::new(ProblemCode::WrongType, "", error.to_string())),
         }
     }
-    Err(positions.locate(errors))
+    let mut errors = positions.locate(errors);
+    errors.truncate(PROBLEMS_MAX);
+    Err(errors)
 }

@@ -6,7 +6,7 @@
 //! An author who wants something else writes JSON Schema. `$ref` may point inside the schema only, patterns are regular
 //! expressions without look-around (so that no input can make one slow), and `format: time` is `20:30` or `20:30:05`.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use jsonschema::{Draft, PatternOptions};
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,12 @@ pub struct FieldError {
 pub struct Validator {
     schema: Arc<Value>,
     inner: Arc<jsonschema::Validator>,
+}
+
+impl fmt::Debug for Validator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Validator({})", self.schema)
+    }
 }
 
 /// Why a schema does not compile.

@@ -130,7 +130,7 @@ fn table(table: &mut Value, pointer: &str, problems: &mut Vec<Problem>) {
     if declared > 0 && columns.is_empty() {
         // A column that stands for the missing one, so that the schema does not say the same again.
         columns.insert("placeholder".to_owned(), json!({"type": "string"}));
-        let words = "the table has no column of its own beside those that every row has";
-        problems.push(Problem::new(ProblemCode::OutOfBounds, pointer, words));
+        let words = "the table needs a column of its own beside those that every row has";
+        problems.push(Problem::new(ProblemCode::Missing, pointer, words));
     }
 }
