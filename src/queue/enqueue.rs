@@ -149,12 +149,12 @@ impl Inserter {
                     let _ = caller.answer.send(Ok(Enqueued { job_id, created: true }));
                 }
             }
-            Err(store::Error::Unavailable(words)) => {
+            Err(error) if error.is_of_the_row() => self.keyed(callers).await,
+            Err(error) => {
                 for caller in callers {
-                    let _ = caller.answer.send(Err(store::Error::Unavailable(words.clone()).into()));
+                    let _ = caller.answer.send(Err(shared(&error)));
                 }
             }
-            Err(_) => self.keyed(callers).await,
         }
     }
 
@@ -166,17 +166,17 @@ impl Inserter {
         }
         let (rows, answers): (Vec<_>, Vec<_>) = callers.into_iter().map(|caller| (caller.row, caller.answer)).unzip();
         let answered = match self.each(&rows).await {
-            Err(Error::Store(error)) if !matches!(error, store::Error::Unavailable(_)) && rows.len() > 1 => {
+            Err(error) if error.is_of_the_row() => {
                 let mut alone = Vec::with_capacity(rows.len());
                 for row in &rows {
-                    alone.push(self.each(std::slice::from_ref(row)).await.and_then(|mut one| one.remove(0)));
+                    alone.push(match self.each(std::slice::from_ref(row)).await {
+                        Ok(mut one) => one.remove(0),
+                        Err(error) => Err(error.into()),
+                    });
                 }
                 alone
             }
-            Err(Error::Store(store::Error::Unavailable(words))) => {
-                rows.iter().map(|_| Err(store::Error::Unavailable(words.clone()).into())).collect()
-            }
-            Err(error) => vec![Err(error)],
+            Err(error) => rows.iter().map(|_| Err(shared(&error))).collect(),
             Ok(each) => each,
         };
         for ((row, answer), done) in rows.iter().zip(answers).zip(answered) {
@@ -188,14 +188,11 @@ impl Inserter {
     }
 
     /// Each with a result of its own, in one transaction. An error is the database's, and then none is inserted.
-    async fn each(&self, rows: &[NewRow]) -> Result<Vec<Result<Enqueued, Error>>, Error> {
+    async fn each(&self, rows: &[NewRow]) -> Result<Vec<Result<Enqueued, Error>>, store::Error> {
         let mut tx = store::within(self.pool.begin()).await?;
         let mut each = Vec::with_capacity(rows.len());
         for row in rows {
-            each.push(match insert_one(&mut tx, row).await {
-                Err(Error::Store(error)) => return Err(error.into()),
-                done => done,
-            });
+            each.push(insert_one(&mut tx, row).await?.ok_or(Error::KeyReused));
         }
         store::within(tx.commit()).await?;
         Ok(each)
@@ -210,7 +207,7 @@ impl Inserter {
         let mut tx = store::within(self.pool.begin()).await?;
         let mut done = Vec::with_capacity(rows.len());
         for row in rows {
-            done.push(insert_one(&mut tx, row).await?);
+            done.push(insert_one(&mut tx, row).await?.ok_or(Error::KeyReused)?);
         }
         store::within(tx.commit()).await?;
         Ok(done)
@@ -224,25 +221,31 @@ impl Inserter {
     }
 }
 
-/// One row in the transaction open on `db`: the new job, or the one that has its key.
-async fn insert_one(db: &mut PgConnection, row: &NewRow) -> Result<Enqueued, Error> {
+/// What each of the callers is told whose insert failed as one.
+fn shared(error: &store::Error) -> Error {
+    store::Error::Unavailable(error.to_string()).into()
+}
+
+/// One row in the transaction open on `db`: the new job, or the one that has its key; none when the idempotency key stands
+/// for another request.
+async fn insert_one(db: &mut PgConnection, row: &NewRow) -> Result<Option<Enqueued>, store::Error> {
     if !row.is_keyed() {
         enqueue::insert(&mut *db, &[row]).await?;
-        return Ok(Enqueued { job_id: row.id, created: true });
+        return Ok(Some(Enqueued { job_id: row.id, created: true }));
     }
     for _ in 0..UNIQUE_TRIES {
         if enqueue::insert_keyed(&mut *db, row).await? {
-            return Ok(Enqueued { job_id: row.id, created: true });
+            return Ok(Some(Enqueued { job_id: row.id, created: true }));
         }
         if let Some(given) = &row.idempotency
             && let Some((hash, job_id)) = enqueue::find_record(&mut *db, row.user_id, &given.key).await?
         {
             if hash != given.request_hash {
-                return Err(Error::KeyReused);
+                return Ok(None);
             }
             // Our own record: only the unique key was taken.
             if job_id != row.id {
-                return Ok(Enqueued { job_id, created: false });
+                return Ok(Some(Enqueued { job_id, created: false }));
             }
         }
         let Some(unique_key) = &row.unique_key else { continue };
@@ -250,12 +253,12 @@ async fn insert_one(db: &mut PgConnection, row: &NewRow) -> Result<Enqueued, Err
             if let Some(given) = &row.idempotency {
                 enqueue::point_record(&mut *db, row.user_id, &given.key, job_id).await?;
             }
-            return Ok(Enqueued { job_id, created: false });
+            return Ok(Some(Enqueued { job_id, created: false }));
         }
         // The job that had the key ended in between.
         if let Some(given) = &row.idempotency {
             enqueue::drop_record(&mut *db, row.user_id, &given.key, row.id).await?;
         }
     }
-    Err(store::Error::Serialization("the job with this unique key came and went".to_owned()).into())
+    Err(store::Error::Serialization("the job with this unique key came and went".to_owned()))
 }

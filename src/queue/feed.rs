@@ -269,7 +269,7 @@ impl Feeder {
             self.put_back().await?;
         }
         let claimed = match self.claim(limit).await {
-            Err(error) if is_of_the_row(&error) && !self.kept.endings.is_empty() => {
+            Err(error) if error.is_of_the_row() && !self.kept.endings.is_empty() => {
                 self.end_one_by_one().await?;
                 self.claim(limit).await?
             }
@@ -327,14 +327,14 @@ impl Feeder {
         while let Some(ending) = self.kept.endings.last().cloned() {
             let claim = self.claim_of(0);
             let found = match leases::claim(&self.ground.durable, std::slice::from_ref(&ending), claim).await {
-                Err(error) if is_of_the_row(&error) => {
+                Err(error) if error.is_of_the_row() => {
                     tracing::error!(job.id = %ending.lease.job_id, error = %error, "the end of a job cannot be stored");
                     let error = CtxError::new(Code::Internal, "what the job came to cannot be stored");
                     let error = Some(super::execute::json(&error));
                     let dead = Ending { state: State::Dead, result: None, error, ..ending.clone() };
                     match leases::claim(&self.ground.durable, &[dead], self.claim_of(0)).await {
                         // Not even that: its lease runs out, and the reaper decides.
-                        Err(error) if is_of_the_row(&error) => Some(Vec::new()),
+                        Err(error) if error.is_of_the_row() => Some(Vec::new()),
                         claimed => claimed?.ended,
                     }
                 }
@@ -348,11 +348,11 @@ impl Feeder {
 
     async fn put_back(&mut self) -> Result<(), Error> {
         let found = match leases::put_back(&self.ground.durable, &self.kept.backs).await {
-            Err(error) if is_of_the_row(&error) && self.kept.backs.len() > 1 => {
+            Err(error) if error.is_of_the_row() && self.kept.backs.len() > 1 => {
                 // One at a time; what cannot be stored is left to its lease and the reaper.
                 for back in &self.kept.backs {
                     match leases::put_back(&self.ground.durable, std::slice::from_ref(back)).await {
-                        Err(error) if is_of_the_row(&error) => {
+                        Err(error) if error.is_of_the_row() => {
                             tracing::error!(job.id = %back.lease.job_id, error = %error, "a job cannot be put back");
                         }
                         found => _ = found?,
@@ -378,9 +378,4 @@ impl Feeder {
 
 fn untouched(lease: Lease) -> PutBack {
     PutBack { lease, wait: None, spent: false, outcome: None, error: None }
-}
-
-/// Whether a statement failed for what is in it, so that trying the same again is useless.
-fn is_of_the_row(error: &Error) -> bool {
-    matches!(error, Error::Constraint(_) | Error::Database(sqlx::Error::Database(_)))
 }

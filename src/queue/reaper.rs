@@ -97,16 +97,14 @@ impl Reaper {
     async fn free(&self, page: &[Lease]) -> Result<Vec<Reaped>, Error> {
         let lost = CtxError::new(Code::Internal, "the worker that ran this job vanished, and no attempt is left");
         match leases::reap(&self.pool, page, &lost).await {
-            Err(error @ (Error::Unavailable(_) | Error::Serialization(_))) => Err(error),
-            Err(_) => {
+            Err(error) if error.is_of_the_row() => {
                 let mut freed = Vec::new();
                 for lease in page {
                     match leases::reap(&self.pool, std::slice::from_ref(lease), &lost).await {
-                        Err(error @ Error::Unavailable(_)) => return Err(error),
-                        Err(error) => {
+                        Err(error) if error.is_of_the_row() => {
                             tracing::error!(job.id = %lease.job_id, error = %error, "job {} cannot be freed", lease.job_id);
                         }
-                        Ok(one) => freed.extend(one),
+                        one => freed.extend(one?),
                     }
                 }
                 Ok(freed)

@@ -70,6 +70,17 @@ impl Error {
         }
     }
 
+    /// Whether the statement failed for what is in one of its rows: the others may do alone, and that one never will.
+    pub fn is_of_the_row(&self) -> bool {
+        match self {
+            Self::Constraint(_) => true,
+            Self::Database(sqlx::Error::Database(cause)) => {
+                cause.code().is_some_and(|code| OF_THE_ROW.iter().any(|class| code.starts_with(class)))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a value did not fit: SQLSTATE class 22.
     pub fn is_data_exception(&self) -> bool {
         match self {
@@ -78,6 +89,9 @@ impl Error {
         }
     }
 }
+
+/// SQLSTATE classes that speak of a row, not of the statement or the server: data exception, raised by a trigger.
+const OF_THE_ROW: [&str; 2] = ["22", "P0"];
 
 /// SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "the server is away", not "the statement is wrong":
 /// connection exceptions, insufficient resources, operator intervention.

@@ -27,6 +27,7 @@ mod postgres;
 mod publish;
 mod reading;
 mod record;
+mod retention;
 mod retry;
 mod sandbox;
 mod server;

@@ -110,7 +110,7 @@ impl Drop for Fleet {
     }
 }
 
-async fn prepare(cluster: &Cluster) {
+pub async fn prepare(cluster: &Cluster) {
     let mut admin = PgConnection::connect(cluster.superuser_url().expose()).await.expect("the cluster is ready");
     schema::create_roles(&mut admin).await.expect("the superuser may create roles");
     schema::create_database(&mut admin, DATABASE, None).await.expect("the superuser may create a database");

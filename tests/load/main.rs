@@ -5,13 +5,14 @@
 
 mod crash;
 mod fleet;
+mod queue;
 mod report;
 mod sandbox;
 
 use std::process::ExitCode;
 
 /// The benches by name.
-const BENCHES: &[&str] = &["sandbox", "crash"];
+const BENCHES: &[&str] = &["sandbox", "queue", "crash"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,6 +20,7 @@ async fn main() -> ExitCode {
     let name = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let holds = match name.as_deref() {
         Some("crash") => crash::bench().await,
+        Some("queue") => queue::bench().await,
         Some("sandbox") => sandbox::bench().await,
         // `cargo test --all-targets` runs benches without a name, to see that they run.
         None => true,
