@@ -13,6 +13,7 @@ mod serve;
 mod stop;
 pub mod table;
 pub mod token;
+pub mod trial;
 mod up;
 mod user;
 mod work;

@@ -4,6 +4,7 @@
 
 mod action;
 mod api;
+mod apps;
 mod auth;
 mod bundle;
 mod claim;
