@@ -5,7 +5,7 @@
 //! them, through the real ctx on a real Postgres, only with the clock that the step names. Refuses a `test.js` that has
 //! neither.
 
-use std::{fmt::Write as _, time::Instant};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
@@ -109,6 +109,7 @@ pub struct Trial {
     pub app: AppId,
     joined: Bundle,
     app_lines: u32,
+    test_lines: u32,
     functions: Vec<String>,
     cases: Vec<Case>,
 }
@@ -116,11 +117,12 @@ pub struct Trial {
 impl Trial {
     /// Joins `test` to `code` and reads its cases.
     pub async fn load(pool: PgPool, sandbox: Pool, app: AppId, (code, test): (&Bundle, &str)) -> anyhow::Result<Self> {
-        let app_lines = u32::try_from(code.source.lines().count()).unwrap_or(u32::MAX);
+        let count = |text: &str| u32::try_from(text.lines().count()).expect("a bundle is shorter");
+        let (app_lines, test_lines) = (count(code.source.trim_end()), count(test));
         let joined = Bundle::new("app.js", &format!("{}\n{}\n{KIT}", code.source.trim_end(), without_imports(test)));
         let actions = AppAction { apps: Apps::new(pool.clone()), sandbox };
         let functions = test.lines().filter_map(test_name).map(str::to_owned).collect();
-        let mut trial = Self { pool, actions, app, joined, app_lines, functions, cases: Vec::new() };
+        let mut trial = Self { pool, actions, app, joined, app_lines, test_lines, functions, cases: Vec::new() };
         let cases = trial.call("krilin_cases").await.map_err(|error| anyhow::anyhow!(trial.words(&error)))?;
         trial.cases = serde_json::from_str(cases.get())
             .map_err(|error| anyhow::anyhow!("`cases` of test.js are not as they should be: {error}"))?;
@@ -165,17 +167,17 @@ impl Trial {
         Ok(self.actions.sandbox.run(run, &Nobody).await?.value)
     }
 
-    /// An error with its place, in the file that the author wrote.
+    /// An error with its place in a file that the author wrote: the innermost frame that is not the kit's.
     fn words(&self, error: &sandbox::Error) -> String {
-        let mut words = error.error.message.clone();
-        if let Some(at) = &error.at {
-            let (file, line) = match at.line.checked_sub(self.app_lines) {
-                Some(line) if line > 0 => ("test.js", line),
-                _ => ("app.js", at.line),
-            };
-            let _ = write!(words, " ({file}:{line})");
-        }
-        words
+        let message = &error.error.message;
+        let lines = error.at.iter().map(|at| at.line).chain(error.stack.lines().filter_map(line_of));
+        let place = lines.filter(|line| *line <= self.app_lines + self.test_lines).map(|line| {
+            match line.checked_sub(self.app_lines) {
+                Some(line) if line > 0 => format!("test.js:{line}"),
+                _ => format!("app.js:{line}"),
+            }
+        });
+        place.take(1).fold(message.clone(), |message, place| format!("{message} ({place})"))
     }
 
     async fn case(&self, case: &Case) -> Result<(), String> {
@@ -280,6 +282,11 @@ fn fill(value: &Value, saved: &Map<String, Value>) -> Value {
         }
         _ => value.clone(),
     }
+}
+
+/// The line in a frame of a stack, such as `    at equal (app.js:12:3)`.
+fn line_of(frame: &str) -> Option<u32> {
+    frame.trim_end_matches(')').rsplit(':').nth(1)?.parse().ok()
 }
 
 /// The name of a test function that begins on this line.

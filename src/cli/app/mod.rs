@@ -2,6 +2,7 @@
 
 mod attempt;
 mod check;
+mod test;
 mod types;
 
 use std::path::PathBuf;
@@ -34,6 +35,16 @@ pub(super) enum Verb {
     ///
     /// It runs in the sandbox with the default limits and without a database.
     Try(attempt::Try),
+    /// Run an app's own tests, `test.js`; ends with 1 when one fails.
+    ///
+    /// Functions `test_…` run in the sandbox; `cases` are actions at named instants, for a new user each, on a Postgres
+    /// made for them and gone afterwards. apps/README.md says how to write them.
+    #[command(after_help = "Example:\n  krilin app test apps/habit-tracker")]
+    Test {
+        /// The app's directory.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Write an app's own TypeScript types, `krilin.gen.d.ts`, from its manifest.
     #[command(after_help = "Examples:\n  krilin app types apps/habit-tracker\n  krilin app types . --stdout")]
     Types {
@@ -52,6 +63,7 @@ impl Verb {
             Self::Check { path } => check::run(context, &path).await,
             Self::Schema => context.print(manifest::schema_text()),
             Self::Try(verb) => verb.run(context).await,
+            Self::Test { directory } => test::run(context, &directory).await,
             Self::Types { directory, stdout } => types::run(context, &directory, stdout),
         }
     }
