@@ -117,8 +117,7 @@ pub struct Trial {
 impl Trial {
     /// Joins `test` to `code` and reads its cases.
     pub async fn load(pool: PgPool, sandbox: Pool, app: AppId, (code, test): (&Bundle, &str)) -> anyhow::Result<Self> {
-        let count = |text: &str| u32::try_from(text.lines().count()).expect("a bundle is shorter");
-        let (app_lines, test_lines) = (count(code.source.trim_end()), count(test));
+        let (app_lines, test_lines) = (line_count(code.source.trim_end()), line_count(test));
         let joined = Bundle::new("app.js", &format!("{}\n{}\n{KIT}", code.source.trim_end(), without_imports(test)));
         let actions = AppAction { apps: Apps::new(pool.clone()), sandbox };
         let functions = test.lines().filter_map(test_name).map(str::to_owned).collect();
@@ -171,11 +170,11 @@ impl Trial {
     fn words(&self, error: &sandbox::Error) -> String {
         let message = &error.error.message;
         let lines = error.at.iter().map(|at| at.line).chain(error.stack.lines().filter_map(line_of));
-        let place = lines.filter(|line| *line <= self.app_lines + self.test_lines).map(|line| {
-            match line.checked_sub(self.app_lines) {
-                Some(line) if line > 0 => format!("test.js:{line}"),
-                _ => format!("app.js:{line}"),
-            }
+        let place = lines.filter(|line| *line <= self.app_lines.saturating_add(self.test_lines)).map(|line| match line
+            .checked_sub(self.app_lines)
+        {
+            Some(line) if line > 0 => format!("test.js:{line}"),
+            _ => format!("app.js:{line}"),
         });
         place.take(1).fold(message.clone(), |message, place| format!("{message} ({place})"))
     }
@@ -282,6 +281,10 @@ fn fill(value: &Value, saved: &Map<String, Value>) -> Value {
         }
         _ => value.clone(),
     }
+}
+
+fn line_count(text: &str) -> u32 {
+    u32::try_from(text.lines().count()).unwrap_or(u32::MAX)
 }
 
 /// The line in a frame of a stack, such as `    at equal (app.js:12:3)`.

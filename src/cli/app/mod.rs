@@ -38,7 +38,7 @@ pub(super) enum Verb {
     /// Run an app's own tests, `test.js`; ends with 1 when one fails.
     ///
     /// Functions `test_…` run in the sandbox; `cases` are actions at named instants, for a new user each, on a Postgres
-    /// made for them and gone afterwards. apps/README.md says how to write them.
+    /// made for them and gone afterwards.
     #[command(after_help = "Example:\n  krilin app test apps/habit-tracker")]
     Test {
         /// The app's directory.
