@@ -9,6 +9,7 @@ pub mod context;
 mod db;
 mod doctor;
 mod engine;
+mod job;
 mod serve;
 mod stop;
 pub mod table;
@@ -80,6 +81,9 @@ enum Verb {
     App(app::Verb),
     /// Run jobs.
     Work(work::Work),
+    /// List, show, enqueue, retry and cancel jobs.
+    #[command(subcommand)]
+    Job(job::Verb),
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
@@ -103,6 +107,7 @@ impl Verb {
             Self::Serve(verb) => verb.run(context).await,
             Self::App(verb) => verb.run(context).await,
             Self::Work(verb) => verb.run(context).await,
+            Self::Job(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,

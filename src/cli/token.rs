@@ -92,7 +92,7 @@ impl Verb {
                 let scopes = parts.scopes.into_iter().collect();
                 let wish = Wish { user_id: user.id, name: &parts.name, scopes, expires_at };
                 let (token, text) = create(&pool, &context.clock, wish).await?;
-                context.answer(&Created { token, text: text.expose().to_owned() })
+                context.answer(&Created { token, secret: text.expose().to_owned() })
             }
             Self::List { user: None } => list(context, &pool, None).await,
             Self::List { user: Some(text) } => {
@@ -138,13 +138,13 @@ pub async fn create(pool: &PgPool, clock: &dyn Clock, wish: Wish<'_>) -> anyhow:
 #[derive(Serialize)]
 struct Created {
     token: Token,
-    text: String,
+    secret: String,
 }
 
 impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let until = self.token.expires_at.map_or("it is revoked".to_owned(), |end| end.to_rfc3339());
-        write!(f, "{}\n\nThis is shown once. It is valid until {until}; it may {}.", self.text, names(&self.token))
+        write!(f, "{}\n\nThis is shown once. It is valid until {until}; it may {}.", self.secret, names(&self.token))
     }
 }
 

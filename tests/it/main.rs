@@ -37,5 +37,6 @@ mod streaks;
 mod tidy;
 mod unique;
 mod up;
+mod verbs;
 mod world;
 mod zone;

@@ -1,0 +1,263 @@
+//! `krilin job`: what is to be done, what was done, and the verbs by which an operator steps in.
+
+use std::{fmt, path::Path};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{context::Context, table::Table, user};
+use crate::{
+    clock::SystemClock,
+    jobs,
+    model::{
+        error::CtxError,
+        id::{AppId, JobId},
+        job::{Enqueued, JobView, NewJob, State},
+        near,
+        policy::Policies,
+    },
+    queue::{self, Filter, Queue},
+};
+
+/// What asked for a job that was enqueued here.
+const CAUSE: &str = "command line";
+/// The jobs a listing shows unless told otherwise.
+const LIST_DEFAULT: u32 = 50;
+
+/// Verbs of jobs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// List jobs, newest first.
+    #[command(after_help = "Examples:\n  krilin job list --state dead\n  krilin job list --user Ada --kind app_action")]
+    List(List),
+    /// Show one job with everything known of it.
+    Show {
+        /// The job's id.
+        id: JobId,
+    },
+    /// Enqueue a job of any kind.
+    #[command(after_help = "Examples:\n  krilin job enqueue retention\n  krilin job enqueue app_action --user Ada \
+                            --app habit-tracker \\\n    --args '{\"action\": \"log_by_name\", \"input\": {\"habit\": \"Read\"}}'")]
+    Enqueue(Enqueue),
+    /// Make a dead or cancelled job pending again, all its attempts before it.
+    Retry {
+        /// The job's id.
+        id: JobId,
+    },
+    /// Cancel a job that has not ended. A handler that runs it is stopped, and nothing it did is kept.
+    Cancel {
+        /// The job's id.
+        id: JobId,
+    },
+    /// List the kinds of jobs and their policies.
+    Kinds,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only in this state: pending, running, done, dead or cancelled.
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+    /// Only of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only in this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only of this user: a name, an e-mail address or an id.
+    #[arg(long)]
+    user: Option<String>,
+    /// Only those made before this one: the `next_cursor` of the page before.
+    #[arg(long, value_name = "ID")]
+    before: Option<JobId>,
+    /// How many at most.
+    #[arg(long, default_value_t = LIST_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(queue::PAGE_MAX)))]
+    limit: u32,
+}
+
+fn state(text: &str) -> Result<State, String> {
+    text.parse().map_err(|error: CtxError| error.message)
+}
+
+/// The job to enqueue.
+#[derive(Debug, Args)]
+pub(super) struct Enqueue {
+    /// The kind; `krilin job kinds` lists them.
+    kind: String,
+    /// What it is given, as JSON.
+    #[arg(long, default_value = "{}", value_parser = arguments)]
+    args: Value,
+    /// For whom: a name, an e-mail address or an id.
+    #[arg(long)]
+    user: Option<String>,
+    /// For which app.
+    #[arg(long)]
+    app: Option<AppId>,
+}
+
+fn arguments(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|cause| format!("this is not JSON: {cause}"))
+}
+
+impl Verb {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let directory = context.config()?.policies_directory.as_path();
+        let policies = jobs::policies(Some(directory).filter(|directory: &&Path| directory.is_dir()))?;
+        if matches!(self, Self::Kinds) {
+            return context.answer(&Kinds::of(&policies));
+        }
+        let pool = context.database()?;
+        let queue = Queue::new(&pool, std::sync::Arc::new(SystemClock), policies);
+        match self {
+            Self::Kinds => Ok(()),
+            Self::List(which) => list(context, &queue, which).await,
+            Self::Show { id } => answer(context, &queue, id).await,
+            Self::Enqueue(wanted) => enqueue(context, &queue, wanted).await,
+            Self::Retry { id } => {
+                queue.retry(id, None).await.map_err(|error| explained("trying", id, error))?;
+                answer(context, &queue, id).await
+            }
+            Self::Cancel { id } => {
+                queue.cancel(id, None).await.map_err(|error| explained("cancelling", id, error))?;
+                answer(context, &queue, id).await
+            }
+        }
+    }
+}
+
+fn explained(attempted: &str, id: JobId, error: queue::Error) -> anyhow::Error {
+    let next = match &error {
+        queue::Error::NotFound => "`krilin job list` shows which there are",
+        queue::Error::State(_) => "`krilin job show` says how it stands",
+        _ => "`krilin doctor` looks at the database",
+    };
+    anyhow::Error::new(error).context(format!("{attempted} job {id} ({next})"))
+}
+
+async fn list(context: &Context, queue: &Queue, which: List) -> anyhow::Result<()> {
+    let user_id = match &which.user {
+        Some(text) => Some(user::resolve(&context.database()?, text).await?.id),
+        None => None,
+    };
+    let filter = Filter { user_id, kind: which.kind, state: which.state, queue: which.queue };
+    let jobs = queue.list(&filter, which.before, which.limit).await.context("listing jobs")?;
+    let full = jobs.len() == which.limit as usize;
+    let next_cursor = jobs.last().filter(|_| full).map(|job| job.id);
+    context.answer(&Jobs { jobs, next_cursor })
+}
+
+async fn enqueue(context: &Context, queue: &Queue, wanted: Enqueue) -> anyhow::Result<()> {
+    let kind = wanted.kind;
+    if queue.policies().get(&kind).is_none() {
+        let hint = near::hint(&kind, queue.policies().iter().map(|(kind, _)| kind));
+        bail!("there is no kind of job named `{kind}`{hint}; `krilin job kinds` lists them, and nothing was enqueued");
+    }
+    let user_id = match &wanted.user {
+        Some(text) => Some(user::resolve(&context.database()?, text).await?.id),
+        None => None,
+    };
+    let (app_id, args, cause) = (wanted.app, wanted.args, Some(CAUSE.to_owned()));
+    let job = NewJob { kind, user_id, app_id, args, cause, ..NewJob::default() };
+    let Enqueued { job_id, .. } = queue.enqueue(job).await.context("enqueuing a job: nothing was enqueued")?;
+    answer(context, queue, job_id).await
+}
+
+async fn answer(context: &Context, queue: &Queue, id: JobId) -> anyhow::Result<()> {
+    match queue.get(id, None).await.with_context(|| format!("reading job {id}"))? {
+        Some(job) => context.answer(&Shown { job }),
+        None => bail!("there is no job {id}; `krilin job list` shows which there are"),
+    }
+}
+
+/// One job as an answer.
+#[derive(Debug, Serialize)]
+struct Shown {
+    job: JobView,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let job = &self.job;
+        let mut table = Table::new(&["JOB", ""]);
+        table.row(["id".to_owned(), job.id.to_string()]);
+        table.row(["kind".to_owned(), job.kind.clone()]);
+        table.row(["state".to_owned(), job.state.to_string()]);
+        table.row(["attempt".to_owned(), format!("{} of {}", job.attempt, job.max_attempts)]);
+        table.row(["queue".to_owned(), format!("{}, priority {}", job.queue, job.priority)]);
+        let optional = [
+            ("user", job.user_id.map(|user| user.to_string())),
+            ("app", job.app_id.clone()),
+            ("enqueued", Some(job.created_at.to_rfc3339())),
+            ("due", Some(job.run_at.to_rfc3339())),
+            ("started", job.started_at.map(|at| at.to_rfc3339())),
+            ("ended", job.finished_at.map(|at| at.to_rfc3339())),
+            ("cause", job.cause.clone()),
+            ("waits for", job.parked_reason.clone()),
+            ("arguments", Some(job.args.get().to_owned())),
+            ("result", job.result.as_ref().map(|result| result.get().to_owned())),
+            ("error", job.error.as_ref().map(ToString::to_string)),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                table.row([name.to_owned(), value]);
+            }
+        }
+        table.fmt(f)
+    }
+}
+
+/// Jobs as an answer.
+#[derive(Debug, Serialize)]
+struct Jobs {
+    jobs: Vec<JobView>,
+    next_cursor: Option<JobId>,
+}
+
+impl fmt::Display for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.jobs.is_empty() {
+            return f.write_str("There are no such jobs.");
+        }
+        let mut table = Table::new(&["ID", "KIND", "STATE", "ATTEMPT", "ENQUEUED", "ERROR"]);
+        for job in &self.jobs {
+            let attempt = format!("{}/{}", job.attempt, job.max_attempts);
+            let enqueued = job.created_at.format("%Y-%m-%d %H:%M:%S").to_string();
+            let error = job.error.as_ref().map(ToString::to_string).unwrap_or_default();
+            table.row([job.id.to_string(), job.kind.clone(), job.state.to_string(), attempt, enqueued, error]);
+        }
+        table.fmt(f)?;
+        match self.next_cursor {
+            Some(id) => write!(f, "\nMore: krilin job list --before {id}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The kinds as an answer.
+#[derive(Debug, Serialize)]
+struct Kinds {
+    kinds: Vec<Value>,
+}
+
+impl Kinds {
+    fn of(policies: &Policies) -> Self {
+        let kind = |(name, policy)| serde_json::json!({ "kind": name, "policy": policy });
+        Self { kinds: policies.iter().map(kind).collect() }
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["KIND", "QUEUE", "ASKED BY", "ATTEMPTS", "DESCRIPTION"]);
+        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        for kind in &self.kinds {
+            let of = |field: &str| plain(&kind["policy"][field]);
+            let cells = [plain(&kind["kind"]), of("queue"), of("asked_by"), of("max_attempts"), of("description")];
+            table.row(cells);
+        }
+        table.fmt(f)
+    }
+}
