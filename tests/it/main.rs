@@ -7,6 +7,7 @@ mod api;
 mod apps;
 mod auth;
 mod bundle;
+mod calls;
 mod claim;
 mod cli;
 mod cluster;
