@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use krilin::{
-    apps::publish::{self, Options},
+    apps::{
+        publish::{self, Options},
+        types::{TYPES_FILE, typescript},
+    },
     cli::trial::Trial,
     model::{
         bundle::Bundle,
@@ -51,4 +54,9 @@ fn the_readme_of_the_habit_tracker_lists_its_actions() {
         format!("| `{}` | {kind} | {} |", action.id, action.description.as_deref().unwrap_or_default())
     });
     assert_eq!(listed, rows.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_types_beside_the_habit_tracker_are_those_of_its_manifest() {
+    assert_eq!(read(HABIT_TRACKER, TYPES_FILE), typescript(&manifest_of(HABIT_TRACKER)));
 }
