@@ -44,7 +44,7 @@ impl Table<'_> {
         match given.get("count") {
             None | Some(Value::Null) if columns.names.len() == groups => columns.add("count", "count(*)"),
             Some(Value::Bool(false)) if columns.names.len() == groups => {
-                problems.add("/count", "then there is nothing to compute")
+                problems.add("/count", "then there is nothing to compute");
             }
             None | Some(Value::Null | Value::Bool(false)) => {}
             Some(Value::Bool(true)) => columns.add("count", "count(*)"),

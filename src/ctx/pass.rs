@@ -99,12 +99,13 @@ impl Chance {
     /// A UUIDv7 (RFC 9562) of this instant. A job has one instant, so a counter follows it (method 1 of section 6.2): rows
     /// stand in the order in which they were written.
     pub fn id(&mut self, now: DateTime<Utc>) -> Uuid {
-        let [.., a, b, c, d, e, f] = half(self.draw());
+        let random = half(self.draw());
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         // 26 bits: the upper four of the first byte are the version's, the upper two of the third the variant's.
         let counter = |shift: u32, mask: u64| u8::try_from((self.drawn >> shift) & mask).unwrap_or(0);
-        let [c3, c2, c1, c0] = [counter(22, 0x0f), counter(14, 0xff), counter(8, 0x3f), counter(0, 0xff)];
-        uuid::Builder::from_unix_timestamp_millis(millis, &[c3, c2, c1, c0, a, b, c, d, e, f]).into_uuid()
+        let counter = [counter(22, 0x0f), counter(14, 0xff), counter(8, 0x3f), counter(0, 0xff)];
+        let bytes = std::array::from_fn(|index| counter.get(index).copied().unwrap_or(random[index]));
+        uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
     }
 
     /// True with a probability of `share` of `of`.
