@@ -15,7 +15,7 @@ use super::{
 use crate::{
     apps::design::predicate,
     model::{
-        error::{Code, CtxError},
+        error::CtxError,
         shape::{Field, Fill, Key, Shape, Type},
     },
     store::{
@@ -63,13 +63,13 @@ impl Table<'_> {
         if !read.rows.is_empty() {
             return Ok(first(read.rows));
         }
-        let plain = self.insert_statement(row.clone(), "", "");
-        match self.read_guarded(plain).await {
-            Err(error) if error.code == Code::UniqueViolation && matches!(on_conflict, Some(OnConflict::Ignore)) => {
-                self.existing(&row[0], error).await
-            }
-            other => Ok(first(other?.rows)),
+        if matches!(on_conflict, Some(OnConflict::Ignore))
+            && let Some(holder) = self.holder(&row[0]).await?
+        {
+            return Ok(holder);
         }
+        let plain = self.insert_statement(row, "", "");
+        Ok(first(self.read_guarded(plain).await?.rows))
     }
 
     /// `insert_many(table, rows)` gives `{count, ids}`: all rows or none.
@@ -235,29 +235,32 @@ impl Table<'_> {
         )
     }
 
-    /// The row that holds the key that `row` wanted.
-    async fn existing(&mut self, row: &Value, taken: CtxError) -> Result<Box<RawValue>, CtxError> {
-        let columns =
-            taken.details.as_ref().and_then(|details| details["columns"].as_array()).cloned().unwrap_or_default();
-        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, true), self.source());
+    /// The row that holds a key that `row` wants.
+    async fn holder(&mut self, row: &Value) -> Result<Option<Box<RawValue>>, CtxError> {
+        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, false), self.source());
         let mut statement = Statement::new(text, Vec::new());
-        let by_id = columns.len() == 1 && columns[0] == "id";
-        statement.bind(self.user()).push(self.alive(by_id));
-        for name in columns.iter().filter_map(Value::as_str) {
-            if let Some(field) = self.shape.field(name)
-                && let Ok(arg) = value::read(field, &row[name])
-            {
-                statement.push(&format!(" and t.{} = ", quoted(name))).bind_as(arg, field.ty);
+        statement.bind(self.user()).push(" and (false");
+        let id = Arg::Uuid(row["id"].as_str().and_then(|id| id.parse().ok()));
+        statement.push(" or t.id = ").bind(id.clone());
+        for key in &self.shape.keys {
+            // A key over some rows only is none of this row's business if it is not one of them; and nulls are never alike.
+            let concerned = key.only.iter().all(|(name, value)| row[name] == *value);
+            if !concerned || key.columns.iter().any(|name| row[name].is_null()) {
+                continue;
             }
+            statement.push(" or (true");
+            statement.push(&predicate(&self.shape, &key.only, true).replacen(" where ", " and ", 1));
+            for field in key.columns.iter().filter_map(|name| self.shape.field(name)) {
+                if let Ok(arg) = value::read(field, &row[&field.name]) {
+                    statement.push(&format!(" and t.{} = ", quoted(&field.name))).bind_as(arg, field.ty);
+                }
+            }
+            statement.push(")");
         }
-        let names: Vec<&str> = columns.iter().filter_map(Value::as_str).collect();
-        if let Some(key) = self.shape.keys.iter().find(|key| key.columns == names) {
-            let only = predicate(&self.shape, &key.only, false).replacen(" where ", " and ", 1);
-            statement.push(&only);
-        }
-        statement.push(" limit 1");
+        // Two rows may hold a key each; the one with the wanted id is the nearer.
+        statement.push(") order by (t.id = ").bind(id).push(") desc, t.id limit 1");
         let rows = self.read(statement, false).await?.rows;
-        rows.into_iter().next().map(raw).ok_or(taken)
+        Ok(rows.into_iter().next().map(raw))
     }
 
     /// Refuses what would put more than `max_rows` rows into the table.

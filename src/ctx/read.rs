@@ -35,7 +35,9 @@ impl Table<'_> {
             None | Some(Value::Null) => whole_row(&shape, include_deleted),
             Some(select) => row_json(self.selected(select, &mut problems).into_iter()),
         };
-        let text = format!("select {row}, {} from {} where t.user_id = ", order.place(), self.source());
+        // Chosen inside, written as JSON outside: Postgres would otherwise write every row that fits before it sorts them.
+        let text =
+            format!("select {row}, {} from (select t.* from {} where t.user_id = ", order.place(), self.source());
         let mut statement = Statement::new(text, Vec::new());
         statement.bind(self.user()).push(self.alive(include_deleted));
         Filter::new(&shape, &mut statement, &mut problems).and(given.get("where"), "/where");
@@ -46,7 +48,7 @@ impl Table<'_> {
         problems.check(&self.about)?;
         // One more than asked for tells whether there is a next page.
         let one_more = i64::try_from(limit + 1).expect("limits are small");
-        statement.push(&order.clause()).push(" limit ").bind(Arg::Int(Some(one_more)));
+        statement.push(&order.clause()).push(" limit ").bind(Arg::Int(Some(one_more))).push(") t");
         let mut read = self.read(statement, true).await?;
         let next = if read.rows.len() > limit {
             read.rows.truncate(limit);

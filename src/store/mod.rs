@@ -38,6 +38,9 @@ pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest to wait for an answer when even `statement_timeout` did not end the wait (a dead network, a stopped server).
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How many prepared statements a connection keeps: the queue's, and some twenty for each app in use.
+pub const STATEMENTS_KEPT: usize = 256;
+
 /// What can go wrong in the store, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -158,7 +161,10 @@ pub async fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Re
 /// Options for connections to `url`: our schema first in the search path, a statement timeout, and a name that operators
 /// see in `pg_stat_activity`.
 pub fn connect_options(url: &Secret, application_name: &str) -> Result<PgConnectOptions, Error> {
-    Ok(PgConnectOptions::from_str(url.expose())?.application_name(application_name).options([
+    let options = PgConnectOptions::from_str(url.expose())?
+        .application_name(application_name)
+        .statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(options.options([
         ("search_path", "krilin,public"),
         ("statement_timeout", STATEMENT_TIMEOUT),
         // "already exists, skipping" is what we asked for; nobody needs to read it.
