@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// How long a fresh reaper frees nothing. Short, for a worker that was killed is often replaced by one that must do the
+/// rescue; long enough for the others' heartbeats if it began in the moment in which Postgres came back.
+pub const START_HOLD_OFF: Duration = Duration::from_millis(700);
 /// How often to look.
 pub const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// The most leases freed by one statement.
@@ -33,17 +36,26 @@ pub struct Reaper {
     pool: PgPool,
     notices: Option<Notices>,
     metrics: Metrics,
-    /// After an outage nothing is freed for half a lease: workers try a failed heartbeat again at least once a second.
+    /// After an outage nothing is freed for half a lease: workers try a failed heartbeat again twice a second.
     hold_off: TimeDelta,
+    was_away: bool,
     seen: Option<DateTime<Utc>>,
     hold_until: Option<DateTime<Utc>>,
 }
 
 impl Reaper {
-    /// A reaper of leases that last `lease`, over `pool`. Its first look only takes note of the time.
+    /// A reaper of leases that last `lease`, over `pool`. It begins to free after [`START_HOLD_OFF`].
     pub fn new(pool: PgPool, lease: Duration) -> Self {
         let hold_off = TimeDelta::from_std(lease / 2).unwrap_or(TimeDelta::MAX);
-        Self { pool, notices: None, metrics: Metrics::default(), hold_off, seen: None, hold_until: None }
+        Self {
+            pool,
+            notices: None,
+            metrics: Metrics::default(),
+            hold_off,
+            was_away: false,
+            seen: None,
+            hold_until: None,
+        }
     }
 
     pub(super) fn announcing(self, notices: Notices, metrics: Metrics) -> Self {
@@ -56,7 +68,7 @@ impl Reaper {
         let (now, started) = match leases::pulse(&self.pool).await {
             Ok(pulse) => pulse,
             Err(error) => {
-                self.seen = None;
+                self.outage();
                 return Err(error);
             }
         };
@@ -82,16 +94,22 @@ impl Reaper {
         Ok(freed)
     }
 
-    /// Whether Postgres was away since the last look, by its own clock.
+    /// Takes note that Postgres was away: nobody could renew a lease.
+    pub fn outage(&mut self) {
+        self.was_away = true;
+    }
+
+    /// Whether and until when nothing may be freed, all by the server's clock.
     fn judge(&mut self, now: DateTime<Utc>, started: DateTime<Utc>) {
-        let patience = TimeDelta::from_std(PATIENCE).unwrap_or(TimeDelta::MAX);
-        let gap = self.seen.is_none_or(|seen| now - seen > patience);
-        let began_anew = now - started < self.hold_off;
-        if gap || began_anew {
-            let since = if began_anew { started } else { now };
-            self.hold_until = Some(since + self.hold_off);
-        }
-        self.seen = Some(now);
+        let delta = |duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+        let hold_until = match self.seen {
+            _ if now - started < self.hold_off => Some(started + self.hold_off),
+            Some(seen) if self.was_away || now - seen > delta(PATIENCE) => Some(now + self.hold_off),
+            Some(_) => None,
+            None => Some(now + self.hold_off.min(delta(START_HOLD_OFF))),
+        };
+        self.hold_until = self.hold_until.max(hold_until);
+        (self.seen, self.was_away) = (Some(now), false);
     }
 
     async fn free(&self, page: &[Lease]) -> Result<Vec<Reaped>, Error> {
@@ -127,6 +145,8 @@ impl Reaper {
 
     /// Looks again and again, until dropped.
     pub(super) async fn keep(mut self) {
+        let _ = self.tick().await;
+        tokio::time::sleep(START_HOLD_OFF).await;
         loop {
             if let Err(error) = self.tick().await {
                 tracing::warn!(error = %error, "looking for expired leases failed; trying again");
