@@ -107,3 +107,45 @@ async fn a_pass_needs_an_installation_that_is_active() {
     let nobody: AppId = "nobody".parse().unwrap();
     assert!(matches!(try_install(&kit, user, &nobody, &Choices::default()).await, Err(Error::NotPublished(_))));
 }
+
+#[tokio::test]
+async fn a_grant_taken_back_is_missing_from_the_next_pass_on() {
+    let (kit, user) = Kit::with(&needy(&json!([]))).await;
+    let app: AppId = "dashboard".parse().unwrap();
+    kit.open(user, &app).await.call("insert", json!(["things", {"a": "x"}])).await;
+    assert!(installations::set_grants(&kit.world.pool, user, &app, &["write:own_data".into()]).await.unwrap());
+    let pass = kit.open(user, &app).await;
+    let (code, message) = pass.refused("query", json!(["things"])).await;
+    assert_eq!(code, Code::PermissionDenied);
+    assert!(message.contains("`read:own_data`"), "{message}");
+    pass.call("insert", json!(["things", {"a": "x"}])).await;
+    pass.commit().await;
+
+    let listed = installations::list(&kit.world.pool, user).await.unwrap();
+    assert_eq!((listed.len(), listed[0].grants.as_slice()), (1, ["write:own_data".to_owned()].as_slice()));
+    let apps = krilin::store::apps::list(&kit.world.pool).await.unwrap();
+    assert_eq!((apps[0].id.as_str(), apps[0].installation_count), ("dashboard", 1));
+    let stranger = kit.user("UTC").await;
+    assert!(!installations::set_grants(&kit.world.pool, stranger, &app, &[]).await.unwrap());
+    assert!(installations::list(&kit.world.pool, stranger).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_input_gets_its_defaults_and_every_bad_field_its_pointer() {
+    let mut declared = serde_json::to_value(needy(&json!([]))).unwrap();
+    declared["actions"] = json!([{"id": "log", "input_schema": {
+        "type": "object", "required": ["day"], "additionalProperties": false,
+        "properties": {"day": {"type": "string", "format": "date"}, "done": {"type": "boolean", "default": true}}
+    }}]);
+    let kit = Kit::new().await;
+    kit.publish(&manifest(&declared)).await;
+    let app = kit.apps.current(&"dashboard".parse().unwrap()).await.unwrap();
+    let mut input = json!({"day": "2026-11-22"});
+    app.check_input("log", &mut input).unwrap();
+    assert_eq!(input["done"], true);
+    let error = app.check_input("log", &mut json!({"day": "soon", "moon": 1})).unwrap_err();
+    assert_eq!(error.code, Code::ValidationFailed);
+    assert_eq!(error.details.unwrap().as_array().unwrap().len(), 2);
+    let unknown = app.action("lgo").unwrap_err();
+    assert!(unknown.message.contains("did you mean `log`"), "{unknown}");
+}
