@@ -32,6 +32,15 @@ pub(super) async fn run(context: &Context, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses what would not pass the check, with every error in it.
+pub(super) async fn demand(path: &Path) -> anyhow::Result<()> {
+    let report = check::check(path, exports).await?;
+    if report.errors > 0 {
+        bail!("`{}` cannot be published as it is:\n{report}", path.display());
+    }
+    Ok(())
+}
+
 /// The functions that a module exports, loaded in a child of this program.
 async fn exports(code: &Bundle) -> Result<Vec<String>, Flaw> {
     let pool = start().map_err(|error| Flaw { message: format!("{error:#}"), at: None })?;

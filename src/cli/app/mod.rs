@@ -1,7 +1,10 @@
-//! `krilin app`: what authors do with apps.
+//! `krilin app`: what authors and operators do with apps.
 
 mod attempt;
 mod check;
+mod install;
+mod list;
+mod publish;
 mod test;
 mod types;
 
@@ -10,7 +13,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::context::Context;
-use crate::model::manifest;
+use crate::model::{id::AppId, manifest};
 
 /// Verbs of apps.
 #[derive(Debug, Subcommand)]
@@ -55,6 +58,26 @@ pub(super) enum Verb {
         #[arg(long)]
         stdout: bool,
     },
+    /// Make a version of an app the one in force for everybody here, with its tables, in one transaction.
+    #[command(after_help = "Examples:\n  krilin app publish habit-tracker\n  krilin app publish ./my-app --dry-run")]
+    Publish(publish::Publish),
+    /// Put a published app into a user's hands, or approve its new version.
+    #[command(after_help = "Example:\n  krilin app install habit-tracker --user Ada")]
+    Install(install::Install),
+    /// Take an app from a user. What it stored stays.
+    Remove(install::Whose),
+    /// List what is published here, or what one user has.
+    List {
+        /// The user: a name, an e-mail address or an id.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Show the actions and tables of a published app.
+    Show {
+        /// The app's id.
+        #[arg(value_name = "ID")]
+        app: AppId,
+    },
 }
 
 impl Verb {
@@ -65,6 +88,11 @@ impl Verb {
             Self::Try(verb) => verb.run(context).await,
             Self::Test { directory } => test::run(context, &directory).await,
             Self::Types { directory, stdout } => types::run(context, &directory, stdout),
+            Self::Publish(verb) => verb.run(context).await,
+            Self::Install(verb) => verb.run(context).await,
+            Self::Remove(whose) => install::remove(context, whose).await,
+            Self::List { user } => list::list(context, user).await,
+            Self::Show { app } => list::show(context, &app).await,
         }
     }
 }
