@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ctx;
+pub mod http;
 pub mod jobs;
 pub mod model;
 pub mod queue;

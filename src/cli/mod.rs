@@ -7,6 +7,7 @@ mod app;
 mod config;
 pub mod context;
 mod db;
+mod demo;
 mod doctor;
 mod engine;
 mod job;
@@ -96,6 +97,8 @@ enum Verb {
     /// Make, list and revoke the tokens with which programs act for a user.
     #[command(subcommand)]
     Token(token::Verb),
+    /// See it all work, on a Postgres that is thrown away.
+    Demo(demo::Demo),
     /// Say what is wrong here, and what to do about it.
     Doctor(doctor::Doctor),
 }
@@ -112,6 +115,7 @@ impl Verb {
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,
             Self::Token(verb) => verb.run(context).await,
+            Self::Demo(verb) => verb.run(context).await,
             Self::Doctor(verb) => verb.run(context).await,
         }
     }

@@ -65,3 +65,8 @@ pub async fn abandoned_leases(connection: &mut PgConnection, age_s: i64) -> Resu
     )
     .await
 }
+
+/// How many leases there are: jobs that a worker has begun or set aside for itself.
+pub async fn leases(connection: &mut PgConnection) -> Result<i64, Error> {
+    within(sqlx::query_scalar("select count(*) from krilin.jobs where state = 'running'").fetch_one(connection)).await
+}
