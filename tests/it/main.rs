@@ -8,6 +8,7 @@ mod apps;
 mod auth;
 mod bundle;
 mod calls;
+mod children;
 mod claim;
 mod cli;
 mod cluster;

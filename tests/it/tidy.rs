@@ -16,19 +16,13 @@ const LOCK_MAX_PACKAGES: usize = 450;
 /// The layers, lowest first. A module may import from lower layers.
 const LAYERS: &[&[&str]] = &[
     &["model"],
-    &["clock", "cluster", "config", "http", "telemetry"],
-    &["store"],
+    &["clock", "config", "http", "telemetry"],
+    &["cluster", "store"],
     &["apps", "queue", "sandbox"],
     &["ctx"],
     &["jobs"],
     &["web"],
     &["cli"],
-];
-
-/// Imports within a layer, or otherwise out of the rule, that have a reason.
-const MAY_ALSO: &[(&str, &str)] = &[
-    // Where programs lie (PATH) is a fact of the environment, which only `config` reads.
-    ("cluster", "config"),
 ];
 
 /// What a layer may not import although it lies lower: the web layer enqueues work and never runs it.
