@@ -30,7 +30,7 @@ const EMBEDDED: [(&str, &str, &str, Option<&str>); 1] = [(
     "habit-tracker",
     include_str!("../../apps/habit-tracker/manifest.json"),
     include_str!("../../apps/habit-tracker/app.js"),
-    None,
+    Some(include_str!("../../apps/habit-tracker/test.js")),
 )];
 
 /// An app that can be published: its manifest has no errors. Whether the code has what the manifest names is
