@@ -6,6 +6,7 @@ mod action;
 mod api;
 mod apps;
 mod auth;
+mod blackout;
 mod bundle;
 mod calls;
 mod children;

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a bench has no outside")]
 #![expect(clippy::print_stdout, reason = "a bench talks to people")]
 
+mod action;
 mod crash;
 mod fleet;
 mod queue;
@@ -19,6 +20,7 @@ async fn main() -> ExitCode {
     // cargo adds flags of its own.
     let name = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let holds = match name.as_deref() {
+        Some("action") => action::bench().await,
         Some("crash") => crash::bench().await,
         Some("queue") => queue::bench().await,
         Some("sandbox") => sandbox::bench().await,
