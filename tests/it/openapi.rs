@@ -1,8 +1,19 @@
 //! The description of the API says what the router does.
 
-use krilin::web::api::{self, openapi::Description};
-use serde_json::Value;
+use krilin::{
+    model::token::Scope,
+    web::{
+        api::{self, openapi::Description},
+        error::Kind,
+    },
+};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
+
+use crate::{
+    kinds::{BATCH, Kit},
+    server::{Server, somebody},
+};
 
 fn description() -> Value {
     serde_json::to_value(Description::openapi()).unwrap()
@@ -35,4 +46,51 @@ fn every_operation_has_a_name_a_summary_and_says_who_may_use_it() {
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }
+}
+
+/// The cells of the table of `src/web/README.md` whose first heading is `first`, without their backticks.
+fn table(first: &str) -> Vec<Vec<String>> {
+    let page = include_str!("../../src/web/README.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with(&format!("| {first} |"))).skip(2);
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    rows.take_while(|row| row.starts_with('|')).map(cells).collect()
+}
+
+#[test]
+fn the_readme_lists_every_problem_and_scope() {
+    let again = |retryable| if retryable { "yes" } else { "no" }.to_owned();
+    let problem =
+        |kind: &Kind| vec![format!("/problems/{}", kind.slug()), kind.status().to_string(), again(kind.retryable())];
+    assert_eq!(table("type"), Kind::OWN.iter().map(problem).collect::<Vec<_>>());
+    let scope = |scope: &Scope| vec![scope.as_str().to_owned(), scope.meaning().to_owned()];
+    assert_eq!(table("scope"), Scope::ALL.iter().map(scope).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_figure() {
+    let kit = Kit::new().await;
+    let server = Server::over(&kit.queue, &kit.world.pool).await;
+    let (_, token) = somebody(&kit.world).await;
+    // A figure with labels is written once it has counted something.
+    let worker = kit.worker();
+    let done = kit.enqueue(BATCH, json!({})).await;
+    kit.ended(done).await;
+    assert!(worker.stop().await);
+    kit.enqueue(BATCH, json!({})).await;
+    server.get("/healthz", &token).await;
+    let text = server.get("/metrics", &token).await.text;
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
+    let mut written: Vec<Vec<String>> = kinds.map(|(name, kind)| vec![name.to_owned(), kind.to_owned()]).collect();
+    let mut listed = table("figure");
+    written.sort();
+    listed.sort();
+    assert_eq!(written, listed, "{text}");
+    assert!(text.contains("krilin_jobs{kind=\"test_batch\",queue=\"test\",state=\"pending\"} 1\n"), "{text}");
+    assert!(text.contains("krilin_queue_depth{queue=\"test\"} 1\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+    let again = server.get("/metrics", &token).await.text;
+    assert!(
+        again.contains("krilin_http_request_seconds_count{method=\"GET\",route=\"/metrics\",status=\"200\"} 1\n"),
+        "{again}"
+    );
 }
