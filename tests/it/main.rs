@@ -15,6 +15,7 @@ mod cli;
 mod cluster;
 mod config;
 mod ctx;
+mod demo;
 mod enqueue;
 mod hostile;
 mod install;

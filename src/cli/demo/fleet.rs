@@ -67,7 +67,7 @@ impl Fleet {
         self.verb(&["app", "install", APP, "--user", USER]).await?;
         let scopes = ["--scope", "apps:call", "--scope", "apps:read", "--scope", "jobs:read"];
         let token = self.verb(&[&["token", "create", "--user", USER], &scopes[..]].concat()).await?;
-        token["text"].as_str().map(Secret::new).context("reading the new token")
+        token["secret"].as_str().map(Secret::new).context("reading the new token")
     }
 
     /// Starts `krilin serve` on a free port; gives its URL.
