@@ -105,6 +105,7 @@ impl Engine {
                     log: shared.take_log(),
                     value: serde_json::from_str(&value)?,
                     cpu_us: micros(cpu_time().saturating_sub(began)),
+                    prepared_us: micros(stage.prepared),
                     memory_bytes: u64::try_from(stage.runtime.memory_usage().malloc_size).unwrap_or(0),
                     full: self.cached_bytes > CACHE_BYTES,
                 };
@@ -165,11 +166,14 @@ pub(super) struct Stage {
     context: Context,
     runtime: Runtime,
     shared: Rc<Shared>,
+    /// What it cost.
+    prepared: Duration,
 }
 
 impl Stage {
     /// A fresh runtime and context with the prelude in it.
     pub(super) fn new(engine: &Engine) -> Self {
+        let began = cpu_time();
         let shared = Rc::new(Shared::new());
         let runtime = Runtime::new().expect("a fresh child has memory for a runtime");
         runtime.set_max_stack_size(STACK_BYTES);
@@ -190,7 +194,7 @@ impl Stage {
         context.with(|ctx| {
             boot(&ctx, engine.prelude, web, &shared).expect("the prelude is ours and boots");
         });
-        Self { context, runtime, shared }
+        Self { context, runtime, shared, prepared: cpu_time().saturating_sub(began) }
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Pass {
     pub value: Box<RawValue>,
     /// CPU time in the child.
     pub cpu: Duration,
+    /// CPU time in the child for making the context that the pass ran in; spent before the pass was there.
+    pub prepared: Duration,
     /// Wall time, the host's answers included, the wait for a child not.
     pub wall: Duration,
     /// JavaScript heap in use at the end.

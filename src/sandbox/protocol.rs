@@ -139,6 +139,8 @@ pub(super) struct DoneReport<'a> {
     pub value: &'a RawValue,
     /// CPU time of the pass, microseconds.
     pub cpu_us: u64,
+    /// CPU time for making the context, microseconds.
+    pub prepared_us: u64,
     /// JavaScript heap in use at the end, bytes.
     pub memory_bytes: u64,
     /// Whether this child wants to be replaced: its bytecode cache is full.

@@ -196,8 +196,9 @@ async fn drive_on(line: &mut Line, clocks: &mut Clocks, calls_most: u32, host: &
                 let wall = clocks.began.elapsed();
                 let cpu = Duration::from_micros(done.cpu_us).min(wall);
                 let (memory_bytes, calls) = (done.memory_bytes, clocks.calls);
+                let prepared = Duration::from_micros(done.prepared_us);
                 line.full = full;
-                return storable(&value).map(|()| Pass { value, cpu, wall, memory_bytes, calls });
+                return storable(&value).map(|()| Pass { value, cpu, prepared, wall, memory_bytes, calls });
             }
             Kind::Threw => {
                 let threw: ThrewReport = line.parse().map_err(|error| lost(&error))?;

@@ -2,10 +2,13 @@
 //! ends with 1 when a goal does not hold.
 #![expect(unreachable_pub, reason = "a bench has no outside")]
 #![expect(clippy::print_stdout, reason = "a bench talks to people")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on has to say where")]
 
 mod action;
 mod crash;
 mod fleet;
+#[path = "../it/hostile.rs"]
+mod hostile;
 mod queue;
 mod report;
 mod sandbox;

@@ -1,6 +1,9 @@
 //! The sandbox: what a pass costs.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use futures::future::BoxFuture;
 use krilin::{
@@ -8,16 +11,23 @@ use krilin::{
         bundle::Bundle,
         host::{Call, Host, LogLine, Settled},
     },
-    sandbox::{Facts, Limits, Pool, PoolOptions, Run},
+    sandbox::{Facts, Limits, Pass, Pool, PoolOptions, Run},
 };
 use serde_json::value::RawValue;
 
-use crate::report::{Goal, Report, quantile};
+use crate::{
+    hostile,
+    report::{Goal, Report, quantile},
+};
 
 /// Passes that are measured one by one.
 const PASSES: usize = 4_000;
 /// Passes before anything is measured.
 const WARM_UP: usize = 200;
+/// How long all children are kept busy.
+const SATURATED: Duration = Duration::from_secs(4);
+/// What `hostile_late` counts: how long after its deadline a program may still be there.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Answers every call with the same page of rows.
 struct Rows(Box<RawValue>);
@@ -64,45 +74,170 @@ fn module() -> String {
     source
 }
 
-/// CPU time that this process's children and this process have used.
-fn cpu(pool: &Pool) -> Duration {
-    let _ = pool;
-    Duration::ZERO
+/// Runs the bench; whether every goal holds. It has a thread and a runtime of its own, so that the clock of that thread is
+/// the parent's whole cost.
+pub async fn bench() -> bool {
+    let measured = tokio::task::spawn_blocking(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(measure())
+    });
+    measured.await.expect("the bench does not panic")
 }
 
-/// Runs the bench; whether every goal holds.
-pub async fn bench() -> bool {
+async fn measure() -> bool {
     let mut report = Report::new("sandbox");
-    let pool = Pool::start(PoolOptions { size: 1, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).expect("a pool");
-    let bundle = Bundle::new("app.js", &module());
-    let rows: Vec<_> = (0..10).map(|n| serde_json::json!({ "id": n.to_string(), "days": vec![true; 60] })).collect();
-    let rows = serde_json::json!({ "rows": rows, "next": null });
-    let host = Rows(RawValue::from_string(rows.to_string()).expect("JSON"));
-    let input = RawValue::from_string(r#"{"day":"2026-11-22"}"#.into()).expect("JSON");
-    let facts = Facts::nobody();
-    let run = Run {
-        bundle: &bundle,
-        entry: "main",
-        input: &input,
-        facts: &facts,
-        limits: Limits::default(),
-        seed: 1,
-        now: chrono::DateTime::UNIX_EPOCH,
-    };
-    let mut child = Vec::new();
-    let mut wall = Vec::new();
-    for n in 0..WARM_UP + PASSES {
-        let began = Instant::now();
-        let pass = pool.run(run, &host).await.expect("a pass that returns");
-        if n >= WARM_UP {
-            child.push(micros(pass.cpu));
-            wall.push(micros(began.elapsed()));
+    let case = Case::new();
+    one_by_one(&case, &mut report).await;
+    saturated(&case, &mut report).await;
+    hostile_ones(&mut report).await;
+    report.finish()
+}
+
+/// What the measured passes run.
+struct Case {
+    bundle: Bundle,
+    host: Rows,
+    input: Box<RawValue>,
+    facts: Facts,
+}
+
+impl Case {
+    fn new() -> Self {
+        let rows: Vec<_> =
+            (0..10).map(|n| serde_json::json!({ "id": n.to_string(), "days": vec![true; 60] })).collect();
+        let rows = serde_json::json!({ "rows": rows, "next": null });
+        Self {
+            bundle: Bundle::new("app.js", &module()),
+            host: Rows(RawValue::from_string(rows.to_string()).expect("JSON")),
+            input: RawValue::from_string(r#"{"day":"2026-11-22"}"#.into()).expect("JSON"),
+            facts: Facts::nobody(),
         }
     }
-    let _ = cpu(&pool);
-    report.figure("child_p50_us", quantile(&mut child, 0.5), "us", Goal::Told);
-    report.figure("wall_p50_us", quantile(&mut wall, 0.5), "us", Goal::Told);
-    report.finish()
+
+    async fn pass(&self, pool: &Pool) -> Pass {
+        let run = Run {
+            bundle: &self.bundle,
+            entry: "main",
+            input: &self.input,
+            facts: &self.facts,
+            limits: Limits::default(),
+            seed: 1,
+            now: chrono::DateTime::UNIX_EPOCH,
+        };
+        pool.run(run, &self.host).await.expect("a pass that returns")
+    }
+}
+
+fn pool(size: usize) -> Pool {
+    Pool::start(PoolOptions { size, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).expect("a pool")
+}
+
+/// One child, one pass after the other: what a pass costs in child and parent together.
+async fn one_by_one(case: &Case, report: &mut Report) {
+    let pool = pool(1);
+    let (mut both, mut parents, mut walls, mut contexts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut memory = 0;
+    for n in 0..WARM_UP + PASSES {
+        // Between two looks the child runs one pass, drops its context and makes the next.
+        let (child, parent, began) = (children_cpu(), own_cpu(), Instant::now());
+        let pass = case.pass(&pool).await;
+        let (wall, parent) = (began.elapsed(), own_cpu().saturating_sub(parent));
+        if n >= WARM_UP {
+            // Let the child finish what it does after the pass, so that it is counted here.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            both.push(micros(children_cpu().saturating_sub(child) + parent));
+            parents.push(micros(parent));
+            walls.push(micros(wall));
+            contexts.push(micros(pass.prepared));
+            memory = pass.memory_bytes.max(memory);
+        }
+    }
+    report.figure("context_p50_us", quantile(&mut contexts, 0.5), "us", Goal::Told);
+    report.figure("pass_cpu_p50_us", quantile(&mut both, 0.5), "us", Goal::AtMost(300.0));
+    report.figure("pass_cpu_p99_us", quantile(&mut both, 0.99), "us", Goal::AtMost(1_000.0));
+    report.figure("pass_parent_cpu_p50_us", quantile(&mut parents, 0.5), "us", Goal::Told);
+    report.figure("pass_wall_p50_us", quantile(&mut walls, 0.5), "us", Goal::Told);
+    report.figure("pass_wall_p99_us", quantile(&mut walls, 0.99), "us", Goal::Told);
+    report.figure("context_kb", f64::from(u32::try_from(memory >> 10).unwrap_or(u32::MAX)), "KB", Goal::AtMost(400.0));
+}
+
+/// All children busy: passes for a second of CPU time, wherever it was spent.
+async fn saturated(case: &Case, report: &mut Report) {
+    let size = std::thread::available_parallelism().map_or(2, usize::from) * 2;
+    let pool = pool(size);
+    for _ in 0..WARM_UP {
+        case.pass(&pool).await;
+    }
+    let (cpu, began) = (children_cpu() + own_cpu(), Instant::now());
+    let passes: u32 = futures::future::join_all((0..size).map(|_| async {
+        let mut passes = 0;
+        while began.elapsed() < SATURATED {
+            case.pass(&pool).await;
+            passes += 1;
+        }
+        passes
+    }))
+    .await
+    .into_iter()
+    .sum();
+    let (cpu, wall) = ((children_cpu() + own_cpu()).saturating_sub(cpu), began.elapsed());
+    let passes = f64::from(passes);
+    report.figure("passes_per_s_core", passes / cpu.as_secs_f64(), "/s", Goal::AtLeast(3_000.0));
+    report.figure("passes_per_s", passes / wall.as_secs_f64(), "/s", Goal::Told);
+}
+
+/// Every hostile program, one after the other in a pool of one child, which is killed and replaced on the way.
+async fn hostile_ones(report: &mut Report) {
+    let (pool, case) = (pool(1), Case::new());
+    case.pass(&pool).await;
+    let programs = hostile::programs();
+    let (mut late, mut wrong, mut latest, mut warm) = (0, 0, Duration::ZERO, Vec::new());
+    for program in &programs {
+        let began = Instant::now();
+        let ended = program.run(&pool).await;
+        let over = began.elapsed().saturating_sub(program.limits.cpu);
+        latest = latest.max(over);
+        if over > LATE {
+            late += 1;
+            println!("{} was {over:?} late", program.name);
+        }
+        if let Some(words) = program.verdict(&ended) {
+            wrong += 1;
+            println!("{words}");
+        }
+        // A pass right after a fault waits for the new child: that wait is what others would feel.
+        let began = Instant::now();
+        case.pass(&pool).await;
+        if ended.is_err() {
+            warm.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    report.figure("hostile_programs", count(programs.len()), "", Goal::AtLeast(40.0));
+    report.figure("hostile_late", f64::from(late), "", Goal::Is(0.0));
+    report.figure("hostile_wrong", f64::from(wrong), "", Goal::Is(0.0));
+    report.figure("kill_late_max_ms", latest.as_secs_f64() * 1e3, "ms", Goal::AtMost(100.0));
+    report.figure("pool_warm_again_p99_ms", quantile(&mut warm, 0.99), "ms", Goal::AtMost(50.0));
+}
+
+/// CPU time of this thread.
+fn own_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// CPU time of this process's children that are alive, from the kernel's scheduler.
+fn children_cpu() -> Duration {
+    let mut sum = Duration::ZERO;
+    for thread in fs::read_dir("/proc/self/task").expect("Linux").flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+            let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+            sum += Duration::from_nanos(nanos);
+        }
+    }
+    sum
 }
 
 fn micros(time: Duration) -> f64 {
