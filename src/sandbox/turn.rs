@@ -152,6 +152,10 @@ impl Turn<'_> {
             Ok(()) => drive_on(line, &mut clocks, limits.calls, host).await,
             Err(error) => Err(lost(&error)),
         };
+        if ended.is_err() {
+            // Perhaps it did not compile: then the child has not kept it and wants the source again.
+            line.known.remove(self.run.bundle.hash.as_str());
+        }
         ended.map_err(|mut error| {
             error.wall = began.elapsed();
             error.cpu = error.cpu.max(clocks.cpu_used);
