@@ -1,3 +1,3 @@
 // expect: MemoryLimit
-// limits: cpu_ms=3000
+// limits: cpu_ms=1000
 export function main() { const kept = new Map(); for (let i = 0; ; i += 1) kept.set(i, { i }); }

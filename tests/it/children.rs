@@ -137,9 +137,10 @@ async fn every_hostile_program_ends_in_time_and_the_next_pass_runs() {
         let began = Instant::now();
         let ended = program.run(&pool).await;
         wrong.extend(program.verdict(&ended));
-        // Generous: the machine may be busy with other tests. The bench is strict.
-        if began.elapsed() > program.limits.cpu + Duration::from_secs(2) {
-            wrong.push(format!("{} took {:?}", program.name, began.elapsed()));
+        // By the child's clock and, generously, by ours: the machine may be busy with other tests. The bench is strict.
+        let cpu = ended.as_ref().map_or_else(|error| error.cpu, |pass| pass.cpu);
+        if cpu > program.limits.cpu + Duration::from_millis(100) || began.elapsed() > Duration::from_secs(20) {
+            wrong.push(format!("{} took {:?}, {cpu:?} of CPU", program.name, began.elapsed()));
         }
         let next = run_with(&pool, &Scripted::default(), "export const main = () => 1", Limits::default()).await;
         wrong.extend(next.err().map(|error| format!("after {}: {error}", program.name)));

@@ -1,7 +1,7 @@
 //! The hostile programs of `tests/bundles`: one file each; its first line says how it may end.
 //!
 //! `// expect: CpuLimit MemoryLimit` lists codes, or `ok` for a program that harms nobody and returns. A second line
-//! `// limits: cpu_ms=3000` changes the limits. `{{deep}}` stands for a text too deep to be kept in a file.
+//! `// limits: cpu_ms=1000` changes the limits. `{{deep}}` stands for a text too deep to be kept in a file.
 
 use std::{fs, path::Path, time::Duration};
 
