@@ -147,3 +147,12 @@ async fn every_hostile_program_ends_in_time_and_the_next_pass_runs() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test]
+async fn a_bundle_that_does_not_compile_says_so_every_time() {
+    let pool = pool(1);
+    for _ in 0..3 {
+        let error = run_with(&pool, &Mute, "export const main = ;", Limits::default()).await.unwrap_err();
+        assert_eq!(error.code(), Code::AppError, "{error}");
+    }
+}
