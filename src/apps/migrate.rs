@@ -1,4 +1,4 @@
-//! Runs a [`plan`](super::plan) inside the caller's transaction. What fails leaves nothing behind, because the caller rolls
+//! Runs a plan inside the caller's transaction. What fails leaves nothing behind, because the caller rolls
 //! back; a dry run is the same run with the rollback meant.
 
 use std::collections::BTreeSet;

@@ -131,7 +131,7 @@ impl Cluster {
         self.server.as_mut().is_none_or(|server| matches!(server.try_wait(), Ok(Some(_))))
     }
 
-    /// Stops Postgres and waits for its end: clients are disconnected, everything is written. Past [`STOP_TIMEOUT`] it is
+    /// Stops Postgres and waits for its end: clients are disconnected, everything is written. Past 30 s it is
     /// stopped without a checkpoint, which costs the next start some time and no data.
     pub async fn stop(&mut self) -> Result<(), Error> {
         self.end(Signal::INT).await
