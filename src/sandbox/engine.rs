@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     child::Pipe,
     limits::{CACHE_BYTES, FRAME_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
-    native::{self, Shared},
+    native::{self, Later, Shared},
     protocol::{DoneReport, Kind, RunOrder, ThrewReport},
     thrown,
 };
@@ -44,7 +44,7 @@ const MICROTASKS_PER_LOOK: u32 = 64;
 /// What a child keeps from pass to pass: bytecode, nothing else.
 pub(super) struct Engine {
     prelude: Compiled,
-    web: Compiled,
+    later: Later,
     cache: HashMap<String, Compiled>,
     cached_bytes: usize,
 }
@@ -76,9 +76,11 @@ impl Engine {
     /// Compiles what every pass needs and runs an empty pass, so that the process has touched what it will need (the
     /// zone of the C library among it) before it is locked down. None when the engine does not start.
     pub(super) fn warm() -> Option<Self> {
-        let mut engine = Self { prelude: &[], web: &[], cache: HashMap::new(), cached_bytes: 0 };
+        let mut engine =
+            Self { prelude: &[], later: Later { web: &[], time: &[] }, cache: HashMap::new(), cached_bytes: 0 };
         engine.prelude = engine.compile("krilin:prelude", include_str!("prelude.js")).ok()?;
-        engine.web = engine.compile("krilin:web", include_str!("web.js")).ok()?;
+        engine.later.web = engine.compile("krilin:web", include_str!("web.js")).ok()?;
+        engine.later.time = engine.compile("krilin:time", include_str!("time.js")).ok()?;
         let warm = engine.compile("krilin:warm", "export default new Date(2026, 0).getTimezoneOffset()").ok()?;
         let stage = Stage::new(&engine);
         stage.context.with(|ctx| load(&ctx, warm).and_then(Module::eval).map(drop)).ok()?;
@@ -106,7 +108,7 @@ impl Engine {
                     value: serde_json::from_str(&value)?,
                     cpu_us: micros(cpu_time().saturating_sub(began)),
                     prepared_us: micros(stage.prepared),
-                    memory_bytes: u64::try_from(stage.runtime.memory_usage().malloc_size).unwrap_or(0),
+                    memory_bytes: order.weigh.then(|| stage.heap_bytes()),
                     full: self.cached_bytes > CACHE_BYTES,
                 };
                 Ok((Kind::Done, serde_json::to_vec(&report)?))
@@ -135,7 +137,8 @@ impl Engine {
         self.compile_within(name, source, None)
     }
 
-    /// Compiles `source` with its debug information, in a context that dies with this function.
+    /// Compiles `source` in a context that dies with this function. An app's code, which has a `shared`, keeps its lines
+    /// for stacks; ours never shows in one.
     fn compile_within(
         &mut self,
         name: &str,
@@ -148,8 +151,9 @@ impl Engine {
         runtime.set_memory_limit(usize::try_from(MEMORY_MAX_BYTES).unwrap_or(usize::MAX));
         let context = Context::custom::<(intrinsic::Eval, Intrinsics)>(&runtime).map_err(out_of_memory)?;
         let bytecode = context.with(|ctx| {
-            let written = Module::declare(ctx.clone(), name, source)
-                .and_then(|module| module.write(WriteOptions { strip_source: true, ..WriteOptions::default() }));
+            let strip_debug = shared.is_none();
+            let options = WriteOptions { strip_source: true, strip_debug, ..WriteOptions::default() };
+            let written = Module::declare(ctx.clone(), name, source).and_then(|module| module.write(options));
             written.map_err(|error| thrown::syntax(&ctx, &error, name))
         })?;
         if shared.is_some_and(|shared| shared.over()) {
@@ -171,6 +175,11 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// The heap in use. The engine walks every object to tell, so it is asked only when somebody wants to know.
+    fn heap_bytes(&self) -> u64 {
+        u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0)
+    }
+
     /// A fresh runtime and context with the prelude in it.
     pub(super) fn new(engine: &Engine) -> Self {
         let began = cpu_time();
@@ -190,18 +199,17 @@ impl Stage {
                     .inspect_err(|_| drop(ctx.catch()));
             }
         })));
-        let web = engine.web;
         context.with(|ctx| {
-            boot(&ctx, engine.prelude, web, &shared).expect("the prelude is ours and boots");
+            boot(&ctx, engine, &shared).expect("the prelude is ours and boots");
         });
         Self { context, runtime, shared, prepared: cpu_time().saturating_sub(began) }
     }
 }
 
-fn boot(ctx: &Ctx<'_>, prelude: Compiled, web: Compiled, shared: &Rc<Shared>) -> rquickjs::Result<()> {
-    let (module, _settled) = load(ctx, prelude)?.eval()?;
+fn boot(ctx: &Ctx<'_>, engine: &Engine, shared: &Rc<Shared>) -> rquickjs::Result<()> {
+    let (module, _settled) = load(ctx, engine.prelude)?.eval()?;
     let boot: Function<'_> = module.get("default")?;
-    let hooks: Object<'_> = boot.call((native::doors(ctx, shared, web)?,))?;
+    let hooks: Object<'_> = boot.call((native::doors(ctx, shared, engine.later)?,))?;
     ctx.store_userdata(hooks).map(drop).map_err(|_| rquickjs::Error::Unknown)
 }
 

@@ -9,7 +9,7 @@
 //! turn      the parent's half of one pass
 //! protocol  frames between the two
 //! child     the child's main loop        lockdown   what it gives up before it reads a byte
-//! engine    one pass in QuickJS          prelude.js what app code sees
+//! engine    one pass in QuickJS          prelude.js what app code sees; web.js, time.js: what of it is loaded late
 //! ```
 
 pub mod child;

@@ -141,8 +141,17 @@ pub(super) fn cpu_words(budget: Duration) -> String {
     format!("the handler used more than its {} ms of CPU time in one pass", budget.as_millis())
 }
 
+/// What the prelude loads when an app touches it.
+#[derive(Clone, Copy)]
+pub(super) struct Later {
+    /// Names of the web platform.
+    pub(super) web: Compiled,
+    /// `ctx.time`.
+    pub(super) time: Compiled,
+}
+
 /// The object that the prelude's `boot` gets.
-pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, web: Compiled) -> rquickjs::Result<Object<'js>> {
+pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, later: Later) -> rquickjs::Result<Object<'js>> {
     let doors = Object::new(ctx.clone())?;
     let pass = Rc::clone(shared);
     doors.set(
@@ -165,10 +174,11 @@ pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, web: Compiled) -> 
         time::reckon(&op, &a, &b, &c).map_err(|problem| Exception::throw_type(&ctx, &problem.to_string()))
     };
     doors.set("time", Function::new(ctx.clone(), reckon)?)?;
-    let names = move |ctx: Ctx<'js>| -> rquickjs::Result<Object<'js>> {
-        let (module, _settled) = engine::load(&ctx, web)?.eval()?;
+    let load = move |ctx: Ctx<'js>, name: String| -> rquickjs::Result<Object<'js>> {
+        let compiled = if name == "web" { later.web } else { later.time };
+        let (module, _settled) = engine::load(&ctx, compiled)?.eval()?;
         module.get("default")
     };
-    doors.set("web", Function::new(ctx.clone(), names)?)?;
+    doors.set("load", Function::new(ctx.clone(), load)?)?;
     Ok(doors)
 }

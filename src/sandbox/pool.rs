@@ -47,6 +47,8 @@ pub struct PoolOptions {
     pub wait: Duration,
     /// Passes after which a child is replaced.
     pub passes: u32,
+    /// Whether to count the heap at the end of a pass, which costs time: [`Pass::memory_bytes`].
+    pub weigh: bool,
 }
 
 impl Default for PoolOptions {
@@ -58,6 +60,7 @@ impl Default for PoolOptions {
             waiters: 1_024,
             wait: Duration::from_secs(10),
             passes: 20_000,
+            weigh: false,
         }
     }
 }
@@ -99,8 +102,8 @@ pub struct Pass {
     pub prepared: Duration,
     /// Wall time, the host's answers included, the wait for a child not.
     pub wall: Duration,
-    /// JavaScript heap in use at the end.
-    pub memory_bytes: u64,
+    /// JavaScript heap in use at the end, when the pool weighs.
+    pub memory_bytes: Option<u64>,
     /// Calls that the host answered.
     pub calls: u32,
 }
@@ -159,7 +162,7 @@ impl Pool {
             let message = format!("the input is {} bytes long, the most is {FRAME_BYTES}", run.input.get().len());
             return Err(Error::new(Code::QuotaExceeded, message));
         }
-        self.turn(Turn { run, entry: Some(run.entry) }, host).await
+        self.turn(Turn { run, entry: Some(run.entry), weigh: self.0.options.weigh }, host).await
     }
 
     /// The names of the functions that `bundle` exports, in alphabetical order. Runs the module's top level.
@@ -174,7 +177,7 @@ impl Pool {
             seed: 0,
             now: DateTime::UNIX_EPOCH,
         };
-        let pass = self.turn(Turn { run, entry: None }, &Nobody).await?;
+        let pass = self.turn(Turn { run, entry: None, weigh: false }, &Nobody).await?;
         serde_json::from_str(pass.value.get()).map_err(|_| Error::new(Code::Internal, "the child names no exports"))
     }
 

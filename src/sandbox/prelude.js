@@ -6,11 +6,8 @@
 export default function boot(native) {
   const G = globalThis;
   const { stringify } = JSON;
-  const { defineProperty, freeze } = Object;
+  const { defineProperty, freeze, setPrototypeOf } = Object;
   const { captureStackTrace } = Error;
-  const { isArray } = Array;
-  const { construct } = Reflect;
-  const { floor } = Math;
   const BasePromise = Promise;
   const BaseDate = Date;
   const BaseError = Error;
@@ -48,15 +45,17 @@ export default function boot(native) {
   }
   hidden(G, "KrilinError", KrilinError);
 
-  // Made when the call is made, so that the stack has the author's line; filled in when the host has answered.
-  function fresh_error(below) {
-    const error = new KrilinError(TOKEN);
-    captureStackTrace(error, below);
-    return error;
+  // Taken when the call is made, so that the stack has the author's line; few calls fail, so the error is made later.
+  function here(below) {
+    const place = {};
+    captureStackTrace(place, below);
+    return place;
   }
 
-  function fill(error, news) {
+  function failure(place, news) {
+    const error = new KrilinError(TOKEN);
     told(error, news);
+    hidden(error, "stack", place.stack);
     hidden(error, "message", news.message);
     error.code = news.code;
     error.retryable = news.retryable === true;
@@ -69,20 +68,20 @@ export default function boot(native) {
   // The door ---------------------------------------------------------------------------------------------------------
 
   function call(api, method, args, shape, below) {
-    const error = fresh_error(below);
+    const place = here(below);
     return new BasePromise((resolve, reject) => {
       if (calls_left <= 0) {
-        reject(fill(error, { code: "QuotaExceeded", message: `more than ${calls_most} calls in one pass` }));
+        reject(failure(place, { code: "QuotaExceeded", message: `more than ${calls_most} calls in one pass` }));
         return;
       }
       calls_left -= 1;
       const text = stringify(args);
       if (batch.length + text.length > MOST_CHARACTERS) {
-        reject(fill(error, { code: "QuotaExceeded", message: `the arguments of ${api}.${method} and of the calls beside it are over 1 MB` }));
+        reject(failure(place, { code: "QuotaExceeded", message: `the arguments of ${api}.${method} and of the calls beside it are over 1 MB` }));
         return;
       }
       batch += `${batch === "" ? "" : ","}{"api":"${api}","method":"${method}","args":${text}}`;
-      waiting[waiting.length] = { resolve, reject, error, shape };
+      waiting[waiting.length] = { resolve, reject, place, shape };
     });
   }
 
@@ -96,9 +95,9 @@ export default function boot(native) {
     const asked = waiting;
     waiting = [];
     for (let i = 0; i < asked.length; i += 1) {
-      const { resolve, reject, error, shape } = asked[i];
+      const { resolve, reject, place, shape } = asked[i];
       const answer = answers[i];
-      if (answer.err !== undefined) reject(fill(error, answer.err));
+      if (answer.err !== undefined) reject(failure(place, answer.err));
       else resolve(shape === null ? answer.ok : shape(answer.ok));
     }
   }
@@ -126,7 +125,7 @@ export default function boot(native) {
     return null;
   }
   function refused(message, below) {
-    const error = fill(fresh_error(below), { code: "ValidationFailed", message });
+    const error = failure(here(below), { code: "ValidationFailed", message });
     return new BasePromise((_, reject) => reject(error));
   }
 
@@ -172,43 +171,33 @@ export default function boot(native) {
   // `new Date()` is the job's instant. The child's zone is UTC, so local getters agree with the UTC ones everywhere.
   function FrozenDate(...parts) {
     if (new.target === undefined) return date_text.call(new BaseDate(now));
-    return construct(BaseDate, parts.length === 0 ? [now] : parts, new.target);
+    const date = parts.length === 0 ? new BaseDate(now) : new BaseDate(...parts);
+    return new.target === FrozenDate ? date : setPrototypeOf(date, new.target.prototype);
   }
   hidden(FrozenDate, "name", "Date");
   FrozenDate.prototype = BaseDate.prototype;
-  hidden(BaseDate.prototype, "constructor", FrozenDate);
   hidden(FrozenDate, "now", () => now);
   hidden(FrozenDate, "parse", BaseDate.parse);
   hidden(FrozenDate, "UTC", BaseDate.UTC);
-  hidden(G, "Date", FrozenDate);
-  hidden(Math, "random", native.random);
+  // An assignment to a builtin keeps it out of enumerations and is cheaper than a definition.
+  BaseDate.prototype.constructor = FrozenDate;
+  G.Date = FrozenDate;
+  Math.random = native.random;
 
   const instant_text = BaseDate.prototype.toISOString;
   const moment = (value) => (value instanceof BaseDate ? instant_text.call(value) : String(value));
-  const zone = (name) => (name === undefined ? facts.user.timezone : String(name));
-  const week_start = () => facts.user.week_start;
-  const time = freeze({
-    add_days: (day, n) => native.time("add_days", String(day), String(n), ""),
-    days_between: (a, b) => +native.time("days_between", String(a), String(b), ""),
-    weekday: (day) => +native.time("weekday", String(day), "", ""),
-    week: (day) => native.time("week", String(day), "", ""),
-    start_of_week: (day) => native.time("start_of_week", String(day), week_start(), ""),
-    day_of: (instant, name) => native.time("day_of", moment(instant), "", zone(name)),
-    time_of: (instant, name) => native.time("time_of", moment(instant), "", zone(name)),
-    instant: (day, at, name) => native.time("instant", String(day), String(at), zone(name)),
-    format: (when, pattern, name) => native.time("format", moment(when), String(pattern), zone(name)),
-  });
+  let clock = null;
+  const time = () => (clock ??= native.load("time")(native.time, facts.user, moment));
 
   // What is not here -------------------------------------------------------------------------------------------------
 
   const refuse_locale = () => {
     throw new TypeError("the sandbox knows no locales: format dates with ctx.time.format, numbers with toFixed");
   };
-  for (const prototype of [BaseDate.prototype, Number.prototype, BigInt.prototype, Array.prototype]) {
-    hidden(prototype, "toLocaleString", refuse_locale);
-  }
-  hidden(BaseDate.prototype, "toLocaleDateString", refuse_locale);
-  hidden(BaseDate.prototype, "toLocaleTimeString", refuse_locale);
+  const dates = BaseDate.prototype;
+  dates.toLocaleString = dates.toLocaleDateString = dates.toLocaleTimeString = refuse_locale;
+  Number.prototype.toLocaleString = Array.prototype.toLocaleString = refuse_locale;
+  hidden(BigInt.prototype, "toLocaleString", refuse_locale);
   defineProperty(G, "Intl", { get: refuse_locale, configurable: true });
   // Eval is compiled out of this context; without the names the error says what is missing.
   delete G.eval;
@@ -220,7 +209,7 @@ export default function boot(native) {
   for (const name of ["URL", "URLSearchParams", "TextEncoder", "TextDecoder", "structuredClone"]) {
     defineProperty(G, name, {
       get: () => {
-        const web = native.web();
+        const web = native.load("web");
         for (const key in web) hidden(G, key, web[key]);
         return G[name];
       },
@@ -246,8 +235,7 @@ export default function boot(native) {
   }
 
   function fail(message, details) {
-    const error = fresh_error(fail);
-    throw fill(error, { code: "Refused", message: well_formed(String(message)), details });
+    throw failure(here(fail), { code: "Refused", message: well_formed(String(message)), details });
   }
 
   async function start(handler, input) {
@@ -255,11 +243,12 @@ export default function boot(native) {
     const { user, app_id, app_version, job, settings } = facts;
     const storage = api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]);
     const ctx = freeze({
-      user, app_id, app_version, job, settings, storage, log, time, fail,
+      user, app_id, app_version, job, settings, storage, log, fail,
       now: () => new BaseDate(now),
       today: () => native.time("day_of", instant_text.call(new BaseDate(now)), "", user.timezone),
       generate_id: native.id,
       random: native.random,
+      get time() { return time(); },
     });
     return await handler(ctx, input);
   }

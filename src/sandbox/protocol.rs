@@ -70,6 +70,9 @@ pub(super) struct RunOrder<'a> {
     pub memory_bytes: u64,
     /// Calls.
     pub calls: u32,
+    /// Whether to count the heap at the end.
+    #[serde(default)]
+    pub weigh: bool,
 }
 
 /// The answer to one call.
@@ -141,8 +144,8 @@ pub(super) struct DoneReport<'a> {
     pub cpu_us: u64,
     /// CPU time for making the context, microseconds.
     pub prepared_us: u64,
-    /// JavaScript heap in use at the end, bytes.
-    pub memory_bytes: u64,
+    /// JavaScript heap in use at the end, bytes, when it was asked for.
+    pub memory_bytes: Option<u64>,
     /// Whether this child wants to be replaced: its bytecode cache is full.
     #[serde(default)]
     pub full: bool,

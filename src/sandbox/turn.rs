@@ -121,6 +121,7 @@ fn garbage(what: &str) -> io::Error {
 pub(super) struct Turn<'a> {
     pub(super) run: Run<'a>,
     pub(super) entry: Option<&'a str>,
+    pub(super) weigh: bool,
 }
 
 /// The clocks of a pass.
@@ -181,6 +182,7 @@ impl Turn<'_> {
             cpu_us: u64::try_from(limits.cpu.as_micros()).unwrap_or(u64::MAX),
             memory_bytes: limits.memory_bytes,
             calls: limits.calls,
+            weigh: self.weigh,
         };
         protocol::begin(&mut line.frame, Kind::Run);
         serde_json::to_writer(&mut line.frame, &order)?;

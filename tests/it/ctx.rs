@@ -68,14 +68,15 @@ fn the_declaration_names_exactly_what_dispatch_and_prelude_know() {
     let prelude_ctx = &prelude_ctx[prelude_ctx.find('{').unwrap() + 1..prelude_ctx.find("});").unwrap()];
     let given: BTreeSet<String> = prelude_ctx
         .lines()
-        .flat_map(|line| match line.split_once(':') {
-            Some((name, _)) => vec![name.trim().to_owned()],
+        .flat_map(|line| match line.split_once([':', '(']) {
+            Some((name, _)) => vec![name.trim().trim_start_matches("get ").to_owned()],
             None => line.split(',').map(|name| name.trim().to_owned()).collect(),
         })
         .filter(|name| !name.is_empty())
         .collect();
     assert_eq!(members(&declared, "Context"), given);
-    let time = &prelude[prelude.find("const time = freeze({").unwrap()..];
+    let time = fs::read_to_string("src/sandbox/time.js").unwrap();
+    let time = &time[time.find("return Object.freeze({").unwrap()..];
     let time = &time[time.find('{').unwrap() + 1..time.find("});").unwrap()];
     let time: BTreeSet<String> =
         time.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect();

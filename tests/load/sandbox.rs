@@ -1,7 +1,8 @@
 //! The sandbox: what a pass costs.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
 
@@ -128,29 +129,31 @@ impl Case {
     }
 }
 
-fn pool(size: usize) -> Pool {
-    Pool::start(PoolOptions { size, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).expect("a pool")
+fn pool(size: usize, weigh: bool) -> Pool {
+    Pool::start(PoolOptions { size, weigh, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).expect("a pool")
 }
 
-/// One child, one pass after the other: what a pass costs in child and parent together.
+/// One child, one pass after the other without a pause: what a pass costs in child and parent together.
+///
+/// A child drops its context and makes the next after its report, so the time between two reports of the kernel on it holds
+/// exactly one of each, be it that it is cut elsewhere than between two passes.
 async fn one_by_one(case: &Case, report: &mut Report) {
-    let pool = pool(1);
+    let pool = pool(1, false);
+    for _ in 0..WARM_UP {
+        case.pass(&pool).await;
+    }
+    let child = Meter::of_the_child();
     let (mut both, mut parents, mut walls, mut contexts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut memory = 0;
-    for n in 0..WARM_UP + PASSES {
-        // Between two looks the child runs one pass, drops its context and makes the next.
-        let (child, parent, began) = (children_cpu(), own_cpu(), Instant::now());
+    let mut before = child.read();
+    for _ in 0..PASSES {
+        let (parent, began) = (own_cpu(), Instant::now());
         let pass = case.pass(&pool).await;
-        let (wall, parent) = (began.elapsed(), own_cpu().saturating_sub(parent));
-        if n >= WARM_UP {
-            // Let the child finish what it does after the pass, so that it is counted here.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            both.push(micros(children_cpu().saturating_sub(child) + parent));
-            parents.push(micros(parent));
-            walls.push(micros(wall));
-            contexts.push(micros(pass.prepared));
-            memory = pass.memory_bytes.max(memory);
-        }
+        let (wall, parent, after) = (began.elapsed(), own_cpu().saturating_sub(parent), child.read());
+        both.push(micros(after.saturating_sub(before) + parent));
+        parents.push(micros(parent));
+        walls.push(micros(wall));
+        contexts.push(micros(pass.prepared));
+        before = after;
     }
     report.figure("context_p50_us", quantile(&mut contexts, 0.5), "us", Goal::Told);
     report.figure("pass_cpu_p50_us", quantile(&mut both, 0.5), "us", Goal::AtMost(300.0));
@@ -158,13 +161,14 @@ async fn one_by_one(case: &Case, report: &mut Report) {
     report.figure("pass_parent_cpu_p50_us", quantile(&mut parents, 0.5), "us", Goal::Told);
     report.figure("pass_wall_p50_us", quantile(&mut walls, 0.5), "us", Goal::Told);
     report.figure("pass_wall_p99_us", quantile(&mut walls, 0.99), "us", Goal::Told);
+    let memory = case.pass(&self::pool(1, true)).await.memory_bytes.expect("a pool that weighs");
     report.figure("context_kb", f64::from(u32::try_from(memory >> 10).unwrap_or(u32::MAX)), "KB", Goal::AtMost(400.0));
 }
 
 /// All children busy: passes for a second of CPU time, wherever it was spent.
 async fn saturated(case: &Case, report: &mut Report) {
     let size = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-    let pool = pool(size);
+    let pool = pool(size, false);
     for _ in 0..WARM_UP {
         case.pass(&pool).await;
     }
@@ -188,7 +192,7 @@ async fn saturated(case: &Case, report: &mut Report) {
 
 /// Every hostile program, one after the other in a pool of one child, which is killed and replaced on the way.
 async fn hostile_ones(report: &mut Report) {
-    let (pool, case) = (pool(1), Case::new());
+    let (pool, case) = (pool(1, false), Case::new());
     case.pass(&pool).await;
     let programs = hostile::programs();
     let (mut late, mut wrong, mut latest, mut warm) = (0, 0, Duration::ZERO, Vec::new());
@@ -228,16 +232,34 @@ fn own_cpu() -> Duration {
 
 /// CPU time of this process's children that are alive, from the kernel's scheduler.
 fn children_cpu() -> Duration {
-    let mut sum = Duration::ZERO;
-    for thread in fs::read_dir("/proc/self/task").expect("Linux").flatten() {
-        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for pid in children.split_whitespace() {
-            let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-            let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
-            sum += Duration::from_nanos(nanos);
-        }
+    children().iter().map(Meter::read).sum()
+}
+
+/// The children that are alive.
+fn children() -> Vec<Meter> {
+    let threads = fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let pids = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let pids: String = pids.collect::<Vec<_>>().join(" ");
+    pids.split_whitespace().filter_map(|pid| File::open(format!("/proc/{pid}/schedstat")).ok()).map(Meter).collect()
+}
+
+/// The kernel's account of one child.
+struct Meter(File);
+
+impl Meter {
+    fn of_the_child() -> Self {
+        let mut children = children();
+        assert_eq!(children.len(), 1, "a pool of one child");
+        children.remove(0)
     }
-    sum
+
+    /// CPU time until now; none of one that is gone.
+    fn read(&self) -> Duration {
+        let mut text = [0; 64];
+        let length = self.0.read_at(&mut text, 0).unwrap_or(0);
+        let nanos = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.split(' ').next()?.parse().ok());
+        Duration::from_nanos(nanos.unwrap_or(0))
+    }
 }
 
 fn micros(time: Duration) -> f64 {

@@ -76,7 +76,8 @@ impl Try {
         let input = RawValue::from_string(self.input).context("reading --input as JSON")?;
         let name = self.file.file_name().map_or_else(|| "app.js".into(), |name| name.to_string_lossy());
         let bundle = Bundle::new(&name, &source);
-        let pool = Pool::start(PoolOptions { size: 1, ..PoolOptions::default() }).context("starting a sandbox")?;
+        let pool = Pool::start(PoolOptions { size: 1, weigh: true, ..PoolOptions::default() })
+            .context("starting a sandbox")?;
         let host = NoDatabase::default();
         let entry = match self.entry {
             Some(entry) => Ok(entry),
@@ -136,7 +137,7 @@ fn returned(pass: Pass, log: Vec<LogLine>) -> Ending {
         killed: false,
         cpu_ms: millis(pass.cpu),
         wall_ms: millis(pass.wall),
-        memory_bytes: Some(pass.memory_bytes),
+        memory_bytes: pass.memory_bytes,
         log,
     }
 }
