@@ -13,6 +13,7 @@ create table krilin.jobs (
     attempt integer not null default 0 check (attempt >= 0),
     max_attempts integer not null check (max_attempts > 0),
     run_at timestamptz not null,
+    due_at timestamptz,
     parked_reason text,
     lease_token uuid,
     lease_until timestamptz,
@@ -48,6 +49,7 @@ comment on column krilin.jobs.seq is 'The order within a queue and priority: tha
 comment on column krilin.jobs.state is 'Physical: scheduled and ready are both `pending` outside. Scheduled rows stand in an index of their own, never in front of ready ones.';
 comment on column krilin.jobs.priority is 'Higher runs sooner.';
 comment on column krilin.jobs.attempt is 'Attempts begun and not given back; the present one included while running.';
+comment on column krilin.jobs.due_at is 'The time that was asked for; null for at once. A retry moves run_at and never this.';
 comment on column krilin.jobs.parked_reason is 'Why a pending job waits, where it is not only for its time.';
 comment on column krilin.jobs.lease_token is 'The right to finish this job. Fresh with every claim; a completion that names another one changes nothing.';
 comment on column krilin.jobs.unique_key is 'At most one live job has it; enqueuing another gives back this one.';
@@ -74,6 +76,7 @@ create table krilin.job_history (
     attempt integer not null,
     max_attempts integer not null,
     run_at timestamptz not null,
+    due_at timestamptz,
     worker_id uuid,
     started_at timestamptz,
     unique_key text,

@@ -1,8 +1,8 @@
 //! `app_action`: runs an action of an installed app for its user. What the action wrote and the job's end are one commit;
 //! whoever comes back after losing the lease changes nothing.
 //!
-//! The instant that the app sees as now is the job's: when it was asked for, or when it was due if that is later. So a habit
-//! checked off just before midnight counts for that day, however long the queue was.
+//! The instant that the app sees as now is the job's: when it was asked for, or the time it was asked for. So a habit checked
+//! off just before midnight counts for that day, however long the queue was and however often the job was tried.
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
@@ -114,7 +114,7 @@ impl AppAction {
                 trigger: "user".to_owned(),
                 caller_app: None,
             },
-            now: job.created_at.max(job.run_at),
+            now: job.due_at.unwrap_or(job.created_at),
             seed: seed(job.id),
         };
         let (value, ended) = self.pass(&attempt.pool, &request).await?;

@@ -199,8 +199,8 @@ pub struct ClaimedJob {
     pub tries: Tries,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
-    /// When it was due.
-    pub run_at: DateTime<Utc>,
+    /// The time that was asked for, where it was not at once.
+    pub due_at: Option<DateTime<Utc>>,
     /// W3C traceparent of the request that asked.
     pub trace_parent: Option<String>,
     /// What asked for it.

@@ -49,11 +49,11 @@ pub async fn cancel(
          ),
          history as (
              insert into krilin.job_history
-                 (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id,
-                  started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at,
+                 (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, due_at,
+                  worker_id, started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at,
                   finished_at)
-             select id, user_id, app_id, kind, queue, args, 'cancelled', priority, attempt, max_attempts, run_at, worker_id,
-                 started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at,
+             select id, user_id, app_id, kind, queue, args, 'cancelled', priority, attempt, max_attempts, run_at, due_at,
+                 worker_id, started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at,
                  krilin.now()
              from ending
          )
@@ -72,10 +72,10 @@ pub async fn revive(db: &mut PgConnection, id: JobId, user_id: Option<UserId>) -
              returning *
          )
          insert into krilin.jobs
-             (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, unique_key, concurrency_key,
-              parent_id, cause, trace_parent, last_error, created_at)
-         select id, user_id, app_id, kind, queue, args, 'ready', priority, max_attempts, krilin.now(), unique_key,
-             concurrency_key, parent_id, cause, trace_parent, error, created_at
+             (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, unique_key,
+              concurrency_key, parent_id, cause, trace_parent, last_error, created_at)
+         select id, user_id, app_id, kind, queue, args, 'ready', priority, max_attempts, krilin.now(), due_at,
+             unique_key, concurrency_key, parent_id, cause, trace_parent, error, created_at
          from again
          returning queue",
     );

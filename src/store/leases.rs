@@ -114,7 +114,7 @@ fn claimed(row: &PgRow) -> Result<((i32, i64), ClaimedJob, Lease), Error> {
             last_code: last_code.and_then(|code| Code::ALL.iter().copied().find(|known| known.as_str() == code)),
         },
         created_at: row.try_get(9)?,
-        run_at: row.try_get(10)?,
+        due_at: row.try_get(10)?,
         trace_parent: row.try_get(11)?,
         cause: row.try_get(12)?,
         awaited: row.try_get(13)?,

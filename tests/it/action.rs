@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use krilin::{
+    apps::publish,
     clock::SystemClock,
     jobs::{self, app_action::AppAction},
     model::{
@@ -66,7 +67,7 @@ impl Stage {
         }));
         let mut owner = kit.world.owner.acquire().await.unwrap();
         let code = Bundle::new("app.js", CODE);
-        krilin::apps::publish::publish(&mut owner, &manifest, &code, Default::default()).await.unwrap();
+        publish::publish(&mut owner, &manifest, &code, publish::Options::default()).await.unwrap();
         drop(owner);
         let user = kit.user("Europe/Berlin").await;
         kit.install(user, &manifest).await;
@@ -120,7 +121,7 @@ impl Stage {
             args: to_raw_value(&json!({"action": action, "input": {}})).unwrap(),
             tries: Tries { attempt: 1, max_attempts: 1, last_code: None },
             created_at: now,
-            run_at: now,
+            due_at: None,
             trace_parent: None,
             cause: None,
             awaited: false,

@@ -14,11 +14,11 @@ ending as (
 ),
 history as (
     insert into krilin.job_history
-        (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id, started_at,
-         unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result, error, created_at, finished_at)
+        (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, due_at, worker_id,
+         started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result, error, created_at, finished_at)
     select
-        id, user_id, app_id, kind, queue, args, final_state, priority, attempt, max_attempts, run_at, worker_id, started_at,
-        unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result::jsonb, error::jsonb, created_at,
+        id, user_id, app_id, kind, queue, args, final_state, priority, attempt, max_attempts, run_at, due_at, worker_id,
+        started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result::jsonb, error::jsonb, created_at,
         clock.now
     from ending, clock
 ),
@@ -35,7 +35,8 @@ claimed as (
         for update skip locked
     ))
     returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,
-        j.last_error ->> 'code' as last_code, j.created_at, j.run_at, j.trace_parent, j.cause, j.awaited, j.priority, j.seq
+        j.last_error ->> 'code' as last_code, j.created_at, j.due_at, j.trace_parent, j.cause, j.awaited,
+        j.priority, j.seq
 )
 select claimed.*, ended.ids as ended
 from (

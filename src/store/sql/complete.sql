@@ -7,9 +7,9 @@ with ending as (
     delete from krilin.jobs where id = $1 and lease_token = $2 returning *
 )
 insert into krilin.job_history
-    (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id, started_at,
-     unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result, created_at, finished_at)
+    (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, due_at, worker_id,
+     started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result, created_at, finished_at)
 select
-    id, user_id, app_id, kind, queue, args, 'done', priority, attempt, max_attempts, run_at, worker_id, started_at,
-    unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at, krilin.now()
+    id, user_id, app_id, kind, queue, args, 'done', priority, attempt, max_attempts, run_at, due_at, worker_id,
+    started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at, krilin.now()
 from ending

@@ -4,11 +4,13 @@
 -- Rides on nothing: plain rows have neither unique key nor idempotency key (those go through enqueue_keyed.sql).
 with clock as materialized (select krilin.now() as now)
 insert into krilin.jobs
-    (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, cause, trace_parent, awaited, created_at)
+    (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, cause, trace_parent, awaited,
+     created_at)
 select
     i.id, i.user_id, i.app_id, i.kind, i.queue, i.args::jsonb,
     case when i.run_at > clock.now then 'scheduled' else 'ready' end,
-    i.priority, i.max_attempts, coalesce(i.run_at, clock.now), i.cause, i.trace_parent, i.awaited, clock.now
+    i.priority, i.max_attempts, coalesce(i.run_at, clock.now), i.run_at, i.cause, i.trace_parent, i.awaited,
+    clock.now
 from clock,
     unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::integer[],
            $9::timestamptz[], $10::text[], $11::text[], $12::boolean[])

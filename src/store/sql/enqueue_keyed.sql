@@ -10,12 +10,12 @@ kept as (
     returning job_id
 )
 insert into krilin.jobs
-    (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, cause, trace_parent, awaited,
-     unique_key, created_at)
+    (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, cause, trace_parent,
+     awaited, unique_key, created_at)
 select
     $1, $2, $3, $4, $5, $6::jsonb,
     case when $9::timestamptz > clock.now then 'scheduled' else 'ready' end,
-    $7, $8, coalesce($9, clock.now), $10, $11, $12, $13, clock.now
+    $7, $8, coalesce($9, clock.now), $9, $10, $11, $12, $13, clock.now
 from clock
 where $14::text is null or exists (select from kept)
 on conflict (unique_key) where unique_key is not null do nothing

@@ -21,11 +21,11 @@ dead as (
 ),
 history as (
     insert into krilin.job_history
-        (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, worker_id, started_at,
-         unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at, finished_at)
+        (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, due_at, worker_id,
+         started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at, finished_at)
     select
-        id, user_id, app_id, kind, queue, args, 'dead', priority, attempt, max_attempts, run_at, worker_id, started_at,
-        unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at, clock.now
+        id, user_id, app_id, kind, queue, args, 'dead', priority, attempt, max_attempts, run_at, due_at, worker_id,
+        started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at, clock.now
     from dead, clock
 ),
 freed as (
