@@ -194,16 +194,30 @@ impl Queue {
     /// Waits until the job has ended, at most `timeout` (and [`WAIT_MAX`]); gives it as it then is. Quick only for jobs
     /// enqueued as `awaited`; for others it polls.
     pub async fn wait(&self, id: JobId, timeout: Duration) -> Result<Option<JobView>, Error> {
+        self.look_until_ended(id, timeout, true).await
+    }
+
+    /// The same for a job that this process has just enqueued as `awaited`. If it is new, its end is announced here, and
+    /// there is nothing to see before.
+    pub async fn wait_for(&self, enqueued: Enqueued, timeout: Duration) -> Result<Option<JobView>, Error> {
+        self.look_until_ended(enqueued.job_id, timeout, !enqueued.created).await
+    }
+
+    async fn look_until_ended(&self, id: JobId, timeout: Duration, now: bool) -> Result<Option<JobView>, Error> {
         let deadline = Instant::now() + timeout.min(WAIT_MAX);
         self.0.notices.listen();
         let waiting = self.0.waiters.watch(id);
+        let mut look = now;
         loop {
-            let job = history::find(&self.0.pool, id, None).await?;
-            if job.as_ref().is_none_or(|job| job.state.is_final()) || Instant::now() >= deadline {
-                return Ok(job);
+            if look {
+                let job = history::find(&self.0.pool, id, None).await?;
+                if job.as_ref().is_none_or(|job| job.state.is_final()) || Instant::now() >= deadline {
+                    return Ok(job);
+                }
             }
             let look_at = deadline.min(Instant::now() + LOOK_INTERVAL);
             let _ = tokio::time::timeout_at(look_at, waiting.ended.notified()).await;
+            look = true;
         }
     }
 

@@ -264,10 +264,11 @@ impl Order<'_> {
 
     async fn submit(&self, job: NewJob) -> Result<Response, Problem> {
         let (kind, app_id) = named(&job);
-        let Enqueued { job_id, created } = self.web.queue().enqueue(job).await?;
+        let enqueued = self.web.queue().enqueue(job).await?;
+        let Enqueued { job_id, created } = enqueued;
         // From here on the job is committed: an error while looking at it must not look like a refusal.
         let view = match self.wishes.wait {
-            Some(wait) => self.web.queue().wait(job_id, wait).await.ok().flatten(),
+            Some(wait) => self.web.queue().wait_for(enqueued, wait).await.ok().flatten(),
             None if created => None,
             None => self.web.queue().get(job_id, Some(self.caller.user_id())).await.ok().flatten(),
         };
