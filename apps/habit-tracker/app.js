@@ -311,6 +311,7 @@ async function active_with_progress(ctx) {
 /** Every log that fits, newest first. @param {Ctx} ctx @param {krilin.Where<Tables["habit_logs"]>} where */
 async function read_logs(ctx, where) {
   const logs = [];
+  /** @type {string | undefined} */
   let after;
   do {
     const page = await ctx.storage.query("habit_logs", {
