@@ -7,6 +7,7 @@ mod enqueue;
 mod execute;
 mod feed;
 pub mod lease;
+mod look;
 pub mod metrics;
 mod notify;
 mod promoter;
@@ -21,7 +22,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES};
-use self::{enqueue::Enqueuer, metrics::Metrics, notify::Notices, waiters::Waiters};
+use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, waiters::Waiters};
 pub use crate::store::{
     history::Filter,
     jobs::{Depth, Tally},
@@ -118,6 +119,7 @@ struct Inner {
     enqueuer: Enqueuer,
     notices: Notices,
     waiters: Waiters,
+    lookout: Lookout,
     metrics: Metrics,
 }
 
@@ -127,7 +129,8 @@ impl Queue {
         let (waiters, metrics) = (Waiters::default(), Metrics::default());
         let notices = Notices::new(pool, waiters.clone());
         let enqueuer = Enqueuer::new(pool, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
-        Self(Arc::new(Inner { pool: pool.clone(), clock, policies, enqueuer, notices, waiters, metrics }))
+        let lookout = Lookout::new(pool);
+        Self(Arc::new(Inner { pool: pool.clone(), clock, policies, enqueuer, notices, waiters, lookout, metrics }))
     }
 
     /// Makes a job durable; returns after its commit. Callers at the same time share one.
@@ -210,7 +213,7 @@ impl Queue {
         let mut look = now;
         loop {
             if look {
-                let job = history::find(&self.0.pool, id, None).await?;
+                let job = self.0.lookout.job(id).await?;
                 if job.as_ref().is_none_or(|job| job.state.is_final()) || Instant::now() >= deadline {
                     return Ok(job);
                 }

@@ -42,6 +42,17 @@ pub async fn find(db: impl PgExecutor<'_>, id: JobId, user_id: Option<UserId>) -
     row.as_ref().map(view).transpose()
 }
 
+/// Those of the jobs `ids` that there are, wherever they are, in no order.
+pub async fn find_many(db: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec<JobView>, Error> {
+    let statement = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "select {LIVE} from krilin.jobs where id = any($1)
+         union all
+         select {ENDED} from krilin.job_history where id = any($1) and finished_at >= $2"
+    )));
+    let oldest = ids.iter().map(|id| not_before(*id)).min();
+    within(statement.bind(ids).bind(oldest).fetch_all(db)).await?.iter().map(view).collect()
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
