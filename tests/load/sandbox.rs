@@ -30,12 +30,16 @@ const SATURATED: Duration = Duration::from_secs(4);
 /// What `hostile_late` counts: how long after its deadline a program may still be there.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Answers every call with the same page of rows.
-struct Rows(Box<RawValue>);
+/// Answers a query with a page of rows, and an update with one row, as the platform does.
+struct Rows {
+    page: Box<RawValue>,
+    row: Box<RawValue>,
+}
 
 impl Host for Rows {
     fn settle(&self, calls: Vec<Call>) -> BoxFuture<'_, Vec<Settled>> {
-        Box::pin(std::future::ready(calls.iter().map(|_| Ok(self.0.clone())).collect()))
+        let answer = |call: &Call| Ok(if call.method == "query" { self.page.clone() } else { self.row.clone() });
+        Box::pin(std::future::ready(calls.iter().map(answer).collect()))
     }
 
     fn log(&self, _line: LogLine) {}
@@ -106,10 +110,12 @@ impl Case {
     fn new() -> Self {
         let rows: Vec<_> =
             (0..10).map(|n| serde_json::json!({ "id": n.to_string(), "days": vec![true; 60] })).collect();
-        let rows = serde_json::json!({ "rows": rows, "next": null });
+        let row = serde_json::json!({ "id": "1", "name": "Read", "streak": 3, "version": 2 });
+        let page = serde_json::json!({ "rows": rows, "next": null });
+        let raw = |value: serde_json::Value| RawValue::from_string(value.to_string()).expect("JSON");
         Self {
             bundle: Bundle::new("app.js", &module()),
-            host: Rows(RawValue::from_string(rows.to_string()).expect("JSON")),
+            host: Rows { page: raw(page), row: raw(row) },
             input: RawValue::from_string(r#"{"day":"2026-11-22"}"#.into()).expect("JSON"),
             facts: Facts::nobody(),
         }
