@@ -23,7 +23,7 @@ create table app_versions (
     primary key (app_id, version),
     constraint app_versions_bundle_hash_check check (bundle_hash ~ '^[0-9a-f]{64}$')
 );
-comment on table app_versions is 'The App of the tracker: metadata, version, manifest and code of everything ever published.';
+comment on table app_versions is 'An app as it was published: metadata, version, manifest and code, of every version there ever was.';
 comment on column app_versions.manifest is 'The manifest in its long form.';
 comment on column app_versions.code_name is 'The file name that stack traces show.';
 comment on column app_versions.bundle_hash is 'SHA-256 of the code.';

@@ -153,7 +153,7 @@ fn drops(manifest: &Manifest, before: Option<&Version>) -> Result<Vec<String>, E
     Ok(steps.into_iter().flat_map(|step| step.drops.clone()).collect())
 }
 
-/// Writes the tracker's lists: tables, outputs, permissions, dependencies.
+/// Writes the app's lists: tables, outputs, permissions, dependencies.
 async fn record(db: &mut PgConnection, manifest: &Manifest) -> Result<(), Error> {
     let app = &manifest.metadata.id;
     let json = |value: Result<serde_json::Value, serde_json::Error>| value.map_err(|error| unreadable(app, &error));

@@ -92,16 +92,13 @@ impl From<store::Error> for Error {
 
 impl From<Error> for CtxError {
     fn from(error: Error) -> Self {
-        let code = match &error {
+        let code = match error {
+            Error::Store(cause) => return cause.into(),
             Error::UnknownKind(_) | Error::Unfit(_) | Error::KeyReused => Code::ValidationFailed,
             Error::TooMany(_) => Code::QuotaExceeded,
             Error::Busy => Code::Unavailable,
             Error::NotFound => Code::NotFound,
             Error::State(_) => Code::Conflict,
-            Error::Store(_) => {
-                let Error::Store(cause) = error else { unreachable!("matched above") };
-                return cause.into();
-            }
         };
         let told = Self::new(code, error.to_string());
         if code == Code::Unavailable { told.with_retry_after(Duration::from_secs(1)) } else { told }

@@ -36,7 +36,8 @@ pub struct Reaper {
     pool: PgPool,
     notices: Option<Notices>,
     metrics: Metrics,
-    /// After an outage nothing is freed for half a lease: workers try a failed heartbeat again twice a second.
+    /// After an outage nothing is freed for a quarter of a lease: workers try a failed heartbeat again twice a second. Not
+    /// longer, for an orphan whose lease runs out during an outage waits for this, too.
     hold_off: TimeDelta,
     was_away: bool,
     seen: Option<DateTime<Utc>>,
@@ -46,7 +47,7 @@ pub struct Reaper {
 impl Reaper {
     /// A reaper of leases that last `lease`, over `pool`. It begins to free after [`START_HOLD_OFF`].
     pub fn new(pool: PgPool, lease: Duration) -> Self {
-        let hold_off = TimeDelta::from_std(lease / 2).unwrap_or(TimeDelta::MAX);
+        let hold_off = TimeDelta::from_std(lease / 4).unwrap_or(TimeDelta::MAX);
         Self {
             pool,
             notices: None,

@@ -120,11 +120,11 @@ async fn one_poisoned_row_does_not_stop_the_sweep_and_the_last_attempt_is_dead()
 }
 
 #[tokio::test]
-async fn after_an_outage_nothing_is_freed_for_half_a_lease() {
+async fn after_an_outage_nothing_is_freed_for_a_quarter_of_a_lease() {
     let kit = Kit::new().await;
     kit.enqueue(BATCH, json!({})).await;
     let held = claim(&kit, 1).await.remove(0).1;
-    let mut reaper = Reaper::new(kit.world.pool.clone(), Duration::from_millis(800));
+    let mut reaper = Reaper::new(kit.world.pool.clone(), Duration::from_millis(1_600));
     assert_eq!(reaper.tick().await.unwrap(), 0);
     reaper.outage();
     let away = std::time::Instant::now();
