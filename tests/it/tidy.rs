@@ -39,6 +39,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
         "the environment is read in config; a child looks that it has none",
     ),
     ("Utc::now()", &["src/clock.rs"], "time comes in through the clock"),
+    ("reqwest::", &["src/http.rs"], "the network is asked through one door"),
 ];
 
 struct Source {
