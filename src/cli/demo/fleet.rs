@@ -85,7 +85,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills the worker as a power cut would; gives how many jobs it had begun and not ended.
+    /// Kills the worker as a power cut would; gives how many jobs it had claimed and not ended.
     pub(super) async fn kill_worker(&mut self) -> anyhow::Result<usize> {
         let mut worker = self.worker.take().context("there is no worker to kill")?;
         worker.kill().await.context("killing the worker")?;

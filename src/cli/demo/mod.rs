@@ -32,7 +32,7 @@ struct Proof {
     jobs_done: usize,
     jobs_lost: usize,
     jobs_applied_twice: usize,
-    jobs_begun_again: usize,
+    jobs_in_hand: usize,
     workers_killed: usize,
     rescue_s: f64,
     elapsed_s: f64,
@@ -63,14 +63,14 @@ impl fmt::Display for Proof {
             table.row([habit.clone(), streak.to_string(), best_streak.to_string(), days_done.to_string()]);
         }
         writeln!(f, "\n{table}\n")?;
-        let Self { jobs_sent, jobs_done, jobs_lost, jobs_applied_twice, jobs_begun_again, .. } = self;
+        let Self { jobs_sent, jobs_done, jobs_lost, jobs_applied_twice, jobs_in_hand, .. } = self;
         writeln!(
             f,
             "{jobs_sent} jobs sent over HTTP, {jobs_done} done, {jobs_lost} lost, {jobs_applied_twice} applied twice."
         )?;
         writeln!(
             f,
-            "The worker was killed with {jobs_begun_again} jobs begun; another ended them {:.1} s later.",
+            "The worker was killed with {jobs_in_hand} jobs in hand; another ended them {:.1} s later.",
             self.rescue_s
         )?;
         write!(f, "All of it in {:.1} s.", self.elapsed_s)
@@ -106,7 +106,7 @@ async fn show(context: &Context, cluster: &Cluster, begun: Instant) -> anyhow::R
     let sent = habits.log_sixty_days().await?;
     say(context, &format!("{} jobs are on their way; killing the worker …", sent.len()));
     habits.wait_for_share(&sent).await?;
-    let begun_again = fleet.kill_worker().await?;
+    let in_hand = fleet.kill_worker().await?;
     let killed = Instant::now();
     fleet.start_worker().await?;
     let endings = habits.wait_for_all(&sent).await?;
@@ -120,7 +120,7 @@ async fn show(context: &Context, cluster: &Cluster, begun: Instant) -> anyhow::R
         jobs_done: endings.iter().filter(|ending| ending.done).count(),
         jobs_lost: sent.len() - endings.len(),
         jobs_applied_twice: endings.iter().filter(|ending| ending.done && !ending.changed).count(),
-        jobs_begun_again: begun_again,
+        jobs_in_hand: in_hand,
         workers_killed: 1,
         rescue_s,
         elapsed_s: begun.elapsed().as_secs_f64(),
