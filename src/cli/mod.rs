@@ -10,7 +10,9 @@ mod db;
 mod demo;
 mod doctor;
 mod engine;
+mod fsck;
 mod job;
+mod queue;
 mod serve;
 mod stop;
 pub mod table;
@@ -85,6 +87,9 @@ enum Verb {
     /// List, show, enqueue, retry and cancel jobs.
     #[command(subcommand)]
     Job(job::Verb),
+    /// Look after the queue as a whole.
+    #[command(subcommand)]
+    Queue(queue::Verb),
     /// Create roles, migrate, check the database.
     #[command(subcommand)]
     Db(db::Db),
@@ -111,6 +116,7 @@ impl Verb {
             Self::App(verb) => verb.run(context).await,
             Self::Work(verb) => verb.run(context).await,
             Self::Job(verb) => verb.run(context).await,
+            Self::Queue(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::User(verb) => verb.run(context).await,

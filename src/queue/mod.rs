@@ -6,6 +6,7 @@ pub mod complete;
 mod enqueue;
 mod execute;
 mod feed;
+pub mod fsck;
 pub mod lease;
 mod look;
 pub mod metrics;

@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod enqueue;
+pub mod fsck;
 pub mod health;
 pub mod history;
 pub mod installations;

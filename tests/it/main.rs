@@ -17,6 +17,7 @@ mod config;
 mod ctx;
 mod demo;
 mod enqueue;
+mod fsck;
 mod hostile;
 mod install;
 mod isolation;

@@ -1,0 +1,238 @@
+//! The queue's invariants as statements that find where they do not hold. Refuses to repair anything, and to give an
+//! endless list: each finds a count and a few examples.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, postgres::types::PgInterval};
+
+use super::Error;
+
+/// How many offenders are named; all are counted.
+const EXAMPLES: i64 = 5;
+/// What an answer may take beyond the statement's own timeout before nobody waits for it any more.
+const ANSWER_SLACK: Duration = Duration::from_secs(5);
+
+/// One thing that holds on a sound database.
+#[derive(Debug, Clone, Copy)]
+pub struct Invariant {
+    /// Its name, stable for programs.
+    pub name: &'static str,
+    /// What holds, as a sentence without a full stop.
+    pub promise: &'static str,
+    /// What to do where it does not.
+    pub remedy: &'static str,
+    /// One row `what` for each offender. The row `bound` is in scope; see [`Bounds`].
+    breaches: &'static str,
+}
+
+/// The numbers that invariants are judged by, as the columns of the row `bound`.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long after its end a lease may lie untouched: the reaper's looks, and its hold-off after an outage.
+    pub lease_overdue: Duration,
+    /// How long after its time a scheduled job may still be scheduled: the promoter's looks.
+    pub promotion_overdue: Duration,
+    /// How long idempotency keys are kept.
+    pub keys_kept: Duration,
+    /// How long ended jobs are kept.
+    pub history_kept: Duration,
+    /// Days after today that must have their partition.
+    pub days_ahead: i32,
+    /// The longest that one statement may run.
+    pub timeout: Duration,
+}
+
+/// Where an invariant does not hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Breach {
+    /// How many offenders there are.
+    pub count: i64,
+    /// The first few.
+    pub examples: Vec<String>,
+}
+
+/// What can be done about a row that no statement of ours writes.
+const BY_HAND: &str =
+    "no statement of Krilin's writes such a row: find out who did, stop the workers, and correct it by hand";
+/// What can be done about a queue that nobody looks after.
+const NO_WORKER: &str =
+    "no worker looks after the queue, or its database calls fail: start `krilin work`, read its log";
+/// What can be done about a history that nobody looks after.
+const NO_RETENTION: &str = "the day's retention job does not get through: `krilin job list --kind retention`, then `krilin job enqueue retention`";
+
+/// All of them, cheapest first.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "running_has_lease",
+        promise: "a job is running exactly when it has a lease with a token, an end and a worker",
+        remedy: BY_HAND,
+        breaches: "select format('job %s is %s with token %s until %s of worker %s', id, state,
+                       coalesce(lease_token::text, 'none'), coalesce(lease_until::text, 'never'),
+                       coalesce(worker_id::text, 'none'))
+                   from krilin.jobs
+                   where case state when 'running'
+                         then lease_token is null or lease_until is null or worker_id is null
+                         else lease_token is not null or lease_until is not null end",
+    },
+    Invariant {
+        name: "lease_is_taken_back",
+        promise: "a lease that ran out is taken back within seconds",
+        remedy: NO_WORKER,
+        breaches: "select format('job %s: its lease ran out at %s', id, lease_until)
+                   from krilin.jobs, bound
+                   where state = 'running' and lease_until < krilin.now() - bound.lease_overdue
+                   order by lease_until",
+    },
+    Invariant {
+        name: "scheduled_is_promoted",
+        promise: "a scheduled job is ready within seconds of its time",
+        remedy: NO_WORKER,
+        breaches: "select format('job %s was due at %s', id, run_at)
+                   from krilin.jobs, bound
+                   where state = 'scheduled' and run_at < krilin.now() - bound.promotion_overdue
+                   order by run_at",
+    },
+    Invariant {
+        name: "attempts_are_bounded",
+        promise: "no live job has begun more attempts than it may, and none waits that has no attempt left",
+        remedy: BY_HAND,
+        breaches: "select format('job %s is %s at attempt %s of %s', id, state, attempt, max_attempts)
+                   from krilin.jobs
+                   where attempt > max_attempts or state <> 'running' and attempt >= max_attempts",
+    },
+    Invariant {
+        name: "unique_key_is_unique",
+        promise: "at most one live job has a unique key",
+        remedy: "the index jobs_unique_key is damaged or missing: cancel all but one of them, then reindex",
+        breaches: "select format('%s live jobs have the unique key %s', count(*), unique_key)
+                   from krilin.jobs where unique_key is not null
+                   group by unique_key having count(*) > 1",
+    },
+    Invariant {
+        name: "partition_for_coming_days",
+        promise: "today and the coming days have their partition of the history",
+        remedy: NO_RETENTION,
+        breaches: "select format('there is no partition for %s', day)
+                   from bound, generate_series(0, bound.days_ahead) as ahead,
+                       lateral (select (krilin.now() at time zone 'UTC')::date + ahead as day) as days
+                   where to_regclass('krilin.job_history_' || to_char(day, 'YYYYMMDD')) is null
+                   order by day",
+    },
+    Invariant {
+        name: "history_is_dropped",
+        promise: "partitions of the history go when their time is over",
+        remedy: NO_RETENTION,
+        breaches: "select format('%s is still there', child.relname)
+                   from bound, pg_inherits
+                   join pg_class child on child.oid = pg_inherits.inhrelid
+                   where pg_inherits.inhparent = 'krilin.job_history'::regclass
+                     and child.relname ~ '^job_history_[0-9]{8}$'
+                     and to_date(right(child.relname, 8), 'YYYYMMDD')
+                         < ((krilin.now() - bound.history_kept) at time zone 'UTC')::date - 2
+                   order by child.relname",
+    },
+    Invariant {
+        name: "default_partition_is_empty",
+        promise: "every ended job lies in the partition of its day",
+        remedy: "no partition was there when they ended; they are dropped by age. Until then the day of these rows can have no partition",
+        breaches: "select format('job %s, ended at %s', id, finished_at)
+                   from krilin.job_history_default order by finished_at",
+    },
+    Invariant {
+        name: "idempotency_key_has_job",
+        promise: "an idempotency key names a job that is live or in the history",
+        remedy: BY_HAND,
+        breaches: "select format('the key %s names job %s, which is not there', k.key, k.job_id)
+                   from krilin.idempotency_keys k, bound
+                   where k.created_at > krilin.now() - least(bound.keys_kept, bound.history_kept)
+                     and not exists (select from krilin.jobs j where j.id = k.job_id)
+                     and not exists (select from krilin.job_history h where h.id = k.job_id)",
+    },
+    Invariant {
+        name: "child_has_parent",
+        promise: "a job that was made by another names one that is live or in the history",
+        remedy: BY_HAND,
+        breaches: "select format('job %s names the parent %s, which is not there', j.id, j.parent_id)
+                   from krilin.jobs j, bound
+                   where j.parent_id is not null and j.created_at > krilin.now() - bound.history_kept
+                     and not exists (select from krilin.jobs p where p.id = j.parent_id)
+                     and not exists (select from krilin.job_history p where p.id = j.parent_id)",
+    },
+    Invariant {
+        name: "job_is_live_or_ended",
+        promise: "no job is both live and in the history",
+        remedy: BY_HAND,
+        breaches: "select format('job %s is %s and has ended as %s', id, j.state, h.state)
+                   from krilin.jobs j join krilin.job_history h using (id)",
+    },
+    Invariant {
+        name: "job_ends_once",
+        promise: "no job has ended twice",
+        remedy: BY_HAND,
+        breaches: "select format('job %s is in the history %s times', id, count(*))
+                   from krilin.job_history group by id having count(*) > 1",
+    },
+    Invariant {
+        name: "ended_within_attempts",
+        promise: "no ended job has spent more attempts than it might, and none ended before it was made",
+        remedy: BY_HAND,
+        breaches: "select format('job %s: attempt %s of %s, made at %s, ended at %s', id, attempt, max_attempts,
+                       created_at, finished_at)
+                   from krilin.job_history where attempt > max_attempts or finished_at < created_at",
+    },
+];
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+}
+
+/// Begins one snapshot for all statements to come, which may only read, each for at most `timeout`.
+pub async fn begin(db: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    let begin = format!(
+        "begin isolation level repeatable read read only; set local statement_timeout = {}",
+        timeout.as_millis()
+    );
+    super::within(sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(db)).await?;
+    Ok(())
+}
+
+/// Where `invariant` does not hold in the snapshot that is open on `db`. A statement that fails, or takes longer than it
+/// may, leaves the snapshot as it was.
+pub async fn breach(db: &mut PgConnection, invariant: &Invariant, bounds: &Bounds) -> Result<Breach, Error> {
+    let statement = format!(
+        "with bound as (
+             select $1::interval as lease_overdue, $2::interval as promotion_overdue, $3::interval as keys_kept,
+                 $4::interval as history_kept, $5::integer as days_ahead
+         ),
+         breach (what) as ({})
+         select what, count(*) over () from breach limit $6",
+        invariant.breaches
+    );
+    let statement = sqlx::query_as::<_, (String, i64)>(sqlx::AssertSqlSafe(statement))
+        .persistent(false)
+        .bind(interval(bounds.lease_overdue))
+        .bind(interval(bounds.promotion_overdue))
+        .bind(interval(bounds.keys_kept))
+        .bind(interval(bounds.history_kept))
+        .bind(bounds.days_ahead)
+        .bind(EXAMPLES);
+    super::within(sqlx::raw_sql("savepoint invariant").execute(&mut *db)).await?;
+    let answer = tokio::time::timeout(bounds.timeout + ANSWER_SLACK, statement.fetch_all(&mut *db)).await;
+    match answer {
+        Ok(Ok(rows)) => {
+            let count = rows.first().map_or(0, |(_, count)| *count);
+            Ok(Breach { count, examples: rows.into_iter().map(|(what, _)| what).collect() })
+        }
+        Ok(Err(error)) => {
+            super::within(sqlx::raw_sql("rollback to savepoint invariant").execute(db)).await?;
+            Err(error.into())
+        }
+        Err(_) => Err(Error::Unavailable(format!("no answer within {} s", bounds.timeout.as_secs()))),
+    }
+}
+
+/// Ends the snapshot.
+pub async fn end(db: &mut PgConnection) -> Result<(), Error> {
+    super::within(sqlx::raw_sql("rollback").execute(db)).await?;
+    Ok(())
+}
