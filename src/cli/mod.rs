@@ -87,7 +87,7 @@ enum Verb {
     /// List, show, enqueue, retry and cancel jobs.
     #[command(subcommand)]
     Job(job::Verb),
-    /// Look after the queue as a whole.
+    /// See, pause, resume and limit queues, and look whether their invariants hold.
     #[command(subcommand)]
     Queue(queue::Verb),
     /// Create roles, migrate, check the database.

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod flow;
 pub mod host;
 pub mod id;
 pub mod job;

@@ -55,6 +55,10 @@ scopes! {
     AppsRead "apps:read";
     /// Read the figures of the whole server.
     MetricsRead "metrics:read";
+    /// See all queues: what waits, what runs, what is set.
+    QueuesRead "queues:read";
+    /// Pause and resume queues and set their limits, for everybody.
+    QueuesWrite "queues:write";
 }
 
 impl fmt::Display for Scope {
@@ -65,8 +69,12 @@ impl fmt::Display for Scope {
 
 /// Why a text is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; the scopes are jobs:read, jobs:write, apps:call, apps:read and metrics:read")]
+#[error("`{wrong}` is not a scope; the scopes are {all}", wrong = .0, all = all_names())]
 pub struct ScopeError(String);
+
+fn all_names() -> String {
+    Scope::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ")
+}
 
 impl FromStr for Scope {
     type Err = ScopeError;
@@ -78,7 +86,7 @@ impl FromStr for Scope {
 
 /// A set of scopes; small enough to copy into every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Scopes(u8);
+pub struct Scopes(u16);
 
 impl Scopes {
     /// Whether `scope` is among them.

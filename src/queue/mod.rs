@@ -6,6 +6,7 @@ pub mod complete;
 mod enqueue;
 mod execute;
 mod feed;
+mod flow;
 pub mod fsck;
 pub mod lease;
 mod look;
@@ -23,6 +24,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES};
+pub use self::flow::{QueueView, WORKER_SILENT};
 use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, waiters::Waiters};
 pub use crate::store::{
     history::Filter,
@@ -52,6 +54,9 @@ pub enum Error {
     /// There is no such kind.
     #[error("there is no kind of job named `{0}`")]
     UnknownKind(String),
+    /// There is no such queue; in words, with what may be meant.
+    #[error("{0}")]
+    UnknownQueue(String),
     /// The job cannot be taken as it is.
     #[error("the job is refused: {0}")]
     Unfit(String),
@@ -98,7 +103,7 @@ impl From<Error> for CtxError {
             Error::UnknownKind(_) | Error::Unfit(_) | Error::KeyReused => Code::ValidationFailed,
             Error::TooMany(_) => Code::QuotaExceeded,
             Error::Busy => Code::Unavailable,
-            Error::NotFound => Code::NotFound,
+            Error::NotFound | Error::UnknownQueue(_) => Code::NotFound,
             Error::State(_) => Code::Conflict,
         };
         let told = Self::new(code, error.to_string());

@@ -117,6 +117,11 @@ impl Registry {
         self.0.get(name)
     }
 
+    /// The kinds, in the order of their names.
+    pub fn kinds(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     /// The lanes that the kinds' jobs wait in, each once.
     pub fn queues(&self) -> Vec<String> {
         let mut queues: Vec<_> = self.0.values().map(|kind| kind.policy.queue.clone()).collect();

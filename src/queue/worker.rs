@@ -29,7 +29,7 @@ use crate::{
         id::WorkerId,
         job::{Idempotency, NewJob},
     },
-    store::{self, history},
+    store::{self, history, workers},
 };
 
 /// How long a lease lasts unrenewed. A worker that vanishes is noticed after this long.
@@ -40,6 +40,9 @@ pub const POLL: Duration = Duration::from_millis(950);
 pub const DRAIN: Duration = Duration::from_secs(20);
 /// What recording the last endings may take after that.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How often a worker says that it is there, and after how many such times of silence it is forgotten.
+const PRESENCE_INTERVAL: Duration = Duration::from_secs(3);
+const PRESENCE_FORGOTTEN: u32 = 20;
 /// How often to see whether the day's retention job is there.
 const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
 /// The kind of the day's retention job, where its policy exists.
@@ -100,6 +103,7 @@ pub struct Worker {
     drains: Vec<Arc<Drain>>,
     leases: Arc<Leases>,
     drain: Duration,
+    pool: PgPool,
 }
 
 /// Session settings of the queue's own connections. Its statements ride on indexes whose rows come and go by the
@@ -138,12 +142,14 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     }
     let context = monitor.context();
     let reaper = Reaper::new(relaxed.clone(), options.lease).announcing(ground.notices.clone(), ground.metrics.clone());
+    let lanes = options.lanes.iter().map(|lane| lane.queue.clone()).collect();
     let (leases, beats) = (ground.leases.clone(), relaxed.clone());
     let loops = vec![
         tokio::spawn(async move { leases.keep(&beats).await }),
         tokio::spawn(reaper.keep()),
-        tokio::spawn(promoter::keep(relaxed, ground.notices.clone(), ground.scheduled.clone())),
+        tokio::spawn(promoter::keep(relaxed.clone(), ground.notices.clone(), ground.scheduled.clone())),
         tokio::spawn(retain(queue.clone(), pool.clone())),
+        tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()))),
     ];
     let running = tokio::spawn(async move {
         if let Err(error) = monitor.run().await {
@@ -151,7 +157,16 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         }
     });
     tracing::info!(worker.id = %id, "worker {id} started");
-    Worker { id, monitor: context, running, loops, drains, leases: ground.leases, drain: options.drain }
+    Worker {
+        id,
+        monitor: context,
+        running,
+        loops,
+        drains,
+        leases: ground.leases,
+        drain: options.drain,
+        pool: pool.clone(),
+    }
 }
 
 fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground) -> (Arc<Drain>, LaneBackend) {
@@ -204,6 +219,9 @@ impl Worker {
             running.abort();
         }
         self.loops.iter().for_each(JoinHandle::abort);
+        if let Err(error) = workers::leave(&self.pool, self.id).await {
+            tracing::debug!(error = %error, "the leave was not noted; silence tells it, too");
+        }
         tracing::info!(worker.id = %self.id, "worker {} stopped", self.id);
         ended
     }
@@ -225,6 +243,17 @@ pub async fn run(
     let worker = start(queue, registry, pool, options);
     stop.await;
     worker.stop().await
+}
+
+/// Says again and again that the worker is there, and for what.
+async fn be_present(pool: PgPool, id: WorkerId, (queues, kinds): (Vec<String>, Vec<String>)) {
+    loop {
+        let forget = PRESENCE_INTERVAL * PRESENCE_FORGOTTEN;
+        if let Err(error) = workers::beat(&pool, id, (&queues, &kinds), forget).await {
+            tracing::debug!(error = %error, "being there was not noted; trying again");
+        }
+        tokio::time::sleep(PRESENCE_INTERVAL).await;
+    }
 }
 
 /// Sees to it that each day has its retention job: the idempotency key of the day makes all but the first a no-op.

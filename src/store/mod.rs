@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod enqueue;
+pub mod flow;
 pub mod fsck;
 pub mod health;
 pub mod history;
@@ -18,6 +19,7 @@ pub mod schema;
 pub mod tables;
 pub mod tokens;
 pub mod users;
+pub mod workers;
 
 use std::{future::Future, str::FromStr, time::Duration};
 

@@ -31,6 +31,7 @@ mod outage;
 mod policy;
 mod postgres;
 mod publish;
+mod queues;
 mod reading;
 mod record;
 mod retention;

@@ -31,7 +31,9 @@ claimed as (
         select r.ctid from krilin.jobs r
         where r.state = 'ready' and r.queue = $1
         order by r.priority desc, r.seq
-        limit $2
+        limit case when exists (
+            select from krilin.queues q where q.name in ($1, 'all') and q.paused_at is not null
+        ) then 0 else $2 end
         for update skip locked
     ))
     returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,

@@ -6,6 +6,7 @@ pub mod jobs;
 pub mod metrics;
 pub mod openapi;
 pub mod queries;
+pub mod queues;
 
 use axum::routing::{MethodRouter, get, post};
 
@@ -38,6 +39,8 @@ pub fn routes() -> Vec<Route> {
         Route::new("/api/v1/jobs/{id}/retry", &["post"], post(jobs::retry)),
         Route::new("/api/v1/apps/{app_id}/actions/{action}", &["post"], post(actions::run)),
         Route::new("/api/v1/apps/{app_id}/queries/{action}", &["post"], post(queries::run)),
+        Route::new("/api/v1/queues", &["get"], get(queues::list)),
+        Route::new("/api/v1/queues/{queue}", &["get", "patch"], get(queues::read).patch(queues::change)),
         Route::new("/metrics", &["get"], get(metrics::read)),
         Route::new("/openapi.json", &["get"], get(openapi::read)),
     ]

@@ -12,7 +12,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{actions, health, jobs, metrics, queries};
+use super::{actions, health, jobs, metrics, queries, queues};
 
 /// The document.
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use super::{actions, health, jobs, metrics, queries};
     info(title = "Krilin", description = "A personal cloud: apps in a sandbox, work as durable jobs."),
     paths(
         actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::cancel, jobs::retry,
+        queues::list, queues::read, queues::change,
         health::alive, health::ready, metrics::read, read
     ),
     modifiers(&Bearer),

@@ -1,0 +1,60 @@
+//! Statements over the workers that were heard of lately. Refuses to decide anything by it: leases do that.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+
+use super::{Error, within};
+use crate::model::id::WorkerId;
+
+/// A worker as it was last heard of.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Seen {
+    /// This start of it.
+    pub id: WorkerId,
+    /// The queues it works on.
+    pub queues: Vec<String>,
+    /// The kinds it knows.
+    pub kinds: Vec<String>,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// Writes down that the worker is there, and forgets those that were not heard of for `forget`.
+pub async fn beat(
+    db: impl PgExecutor<'_>,
+    id: WorkerId,
+    (queues, kinds): (&[String], &[String]),
+    forget: Duration,
+) -> Result<(), Error> {
+    let statement = sqlx::query(
+        "with gone as (
+             delete from krilin.workers
+             where seen_at < krilin.now() - $4::float8 * interval '1 second' and id <> $1
+         )
+         insert into krilin.workers (id, queues, kinds, started_at, seen_at)
+         values ($1, $2, $3, krilin.now(), krilin.now())
+         on conflict (id) do update set seen_at = excluded.seen_at",
+    );
+    within(statement.bind(id).bind(queues).bind(kinds).bind(forget.as_secs_f64()).execute(db)).await?;
+    Ok(())
+}
+
+/// Forgets a worker that stopped.
+pub async fn leave(db: impl PgExecutor<'_>, id: WorkerId) -> Result<(), Error> {
+    within(sqlx::query("delete from krilin.workers where id = $1").bind(id).execute(db)).await?;
+    Ok(())
+}
+
+/// The workers heard of within `lately`, at most `limit`, oldest first.
+pub async fn list(db: impl PgExecutor<'_>, lately: Duration, limit: i64) -> Result<Vec<Seen>, Error> {
+    let statement = sqlx::query_as(
+        "select id, queues, kinds, started_at, seen_at from krilin.workers
+         where seen_at >= krilin.now() - $1::float8 * interval '1 second'
+         order by id limit $2",
+    );
+    within(statement.bind(lately.as_secs_f64()).bind(limit).fetch_all(db)).await
+}
