@@ -1,11 +1,12 @@
 //! What the roles are made of. `up` has one of it for both; `serve` and `work` have one each.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
+use tokio::net::TcpListener;
 
-use super::context::Context;
+use super::{context::Context, stop::Stop};
 use crate::{
     apps::loaded::Apps,
     clock::SystemClock,
@@ -14,6 +15,7 @@ use crate::{
     queue::Queue,
     sandbox::{Pool, PoolOptions},
     store::{self, schema},
+    web::operator::{self, Operated},
 };
 
 /// Connections, the queue, published apps, children for their code.
@@ -48,6 +50,18 @@ impl Engine {
         let queue = Queue::new(&pool, clock.clone(), policies);
         Ok(Self { apps: Apps::new(pool.clone()), pool, clock, queue, sandbox })
     }
+}
+
+/// Answers an operator's programs about `operated` until the wish to stop, where the configuration says so; gives where.
+pub(super) async fn observe(context: &Context, operated: Operated, stop: Stop) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(address) = context.config()?.metrics.listen.0 else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("listening on {address} for figures (is another krilin there? metrics.listen takes port 0, too)")
+    })?;
+    let address = listener.local_addr().context("reading the address we listen on for figures")?;
+    tracing::info!("figures are at http://{address}/metrics");
+    tokio::spawn(operator::serve(listener, operated, stop.requested()));
+    Ok(Some(address))
 }
 
 /// Refuses a schema that is newer or older than this binary's.

@@ -7,8 +7,12 @@ use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::{context::Context, engine::Engine, stop::Stop};
-use crate::web;
+use super::{
+    context::Context,
+    engine::{self, Engine},
+    stop::Stop,
+};
+use crate::web::{self, operator::Operated};
 
 /// Serve HTTP.
 #[derive(Debug, Args)]
@@ -70,8 +74,10 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().context("reading the address we listen on")?);
         let Engine { pool, clock, queue, apps, sandbox } = engine;
         let parts = web::Parts { pool, clock, queue, apps, sandbox };
+        let web = web::Web::new(parts);
+        engine::observe(context, Operated::server(web.clone()), stop.clone()).await?;
         context.answer(&Listening { url })?;
-        web::serve(listener, web::Web::new(parts), stop.requested()).await;
+        web::serve(listener, web, stop.requested()).await;
         Ok(())
     }
 }

@@ -6,7 +6,11 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::{context::Context, engine::Engine, stop::Stop};
+use super::{
+    context::Context,
+    engine::{self, Engine},
+    stop::Stop,
+};
 use crate::{
     config::Config,
     jobs::{self, app_action::AppAction},
@@ -15,6 +19,7 @@ use crate::{
         registry::Registry,
         worker::{self, Lane, WorkerOptions},
     },
+    web::operator::Operated,
 };
 
 /// Run jobs.
@@ -32,6 +37,8 @@ pub(super) struct Work {
 #[derive(Debug, Serialize)]
 struct Working {
     queues: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics_url: Option<String>,
 }
 
 impl fmt::Display for Working {
@@ -48,7 +55,10 @@ impl Work {
         let url = context.database_url()?;
         let engine = Engine::start(context, &url, "krilin-work", config.database.work_connections).await?;
         let worker = Worker::new(engine, config, &self.queues)?;
-        context.answer(&Working { queues: worker.queues() })?;
+        let operated = Operated::new(worker.engine.queue.clone(), Some(worker.engine.sandbox.clone()));
+        let metrics = engine::observe(context, operated, stop.clone()).await?;
+        let metrics_url = metrics.map(|address| format!("http://{address}/metrics"));
+        context.answer(&Working { queues: worker.queues(), metrics_url })?;
         worker.run(stop).await;
         Ok(())
     }

@@ -32,6 +32,8 @@ pub struct Config {
     pub log: Log,
     /// The HTTP server.
     pub http: Http,
+    /// Figures for operators.
+    pub metrics: Metrics,
     /// Connections to Postgres.
     pub database: Database,
     /// Workers.
@@ -75,6 +77,34 @@ impl Log {
 pub struct Http {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+}
+
+/// Figures for operators.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Where a process answers `/metrics` and `/healthz` without a token.
+    pub listen: Place,
+}
+
+/// An address to listen on; nowhere when it is empty.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Place(pub Option<SocketAddr>);
+
+impl TryFrom<String> for Place {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let unfit = |_| format!("`{text}` is no address with a port, such as 127.0.0.1:9717");
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))).map_err(unfit) }
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        place.0.map(|address| address.to_string()).unwrap_or_default()
+    }
 }
 
 /// Connections to Postgres.

@@ -297,6 +297,7 @@ impl Feeder {
         let claimed = leases::claim(pool, &self.kept.endings, claim).await?;
         let ended = mem::take(&mut self.kept.endings);
         self.ended(&ended, claimed.ended);
+        self.ground.metrics.claimed(&self.lane.queue, &claimed.waited);
         Ok(claimed.jobs)
     }
 

@@ -13,6 +13,7 @@ use std::{
 use sqlx::PgPool;
 use tokio::{sync::Notify, time::Instant};
 
+use super::metrics::{Loop, Metrics};
 use crate::{
     model::{
         id::{JobId, LeaseToken, WorkerId},
@@ -161,13 +162,18 @@ impl Leases {
     }
 
     /// Heartbeats until dropped.
-    pub(super) async fn keep(&self, db: &PgPool) {
+    pub(super) async fn keep(&self, db: &PgPool, metrics: &Metrics) {
         let interval = self.length / HEARTBEATS_PER_LEASE;
         let mut wait = interval;
         loop {
             tokio::time::sleep(wait).await;
-            wait = match self.beat(db).await {
-                Ok(_) => interval,
+            let beat = self.beat(db).await;
+            metrics.ticked(Loop::Heartbeat, beat.is_ok());
+            wait = match beat {
+                Ok((_, lost)) => {
+                    metrics.leases_lost(lost);
+                    interval
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "a heartbeat failed; trying again");
                     RETRY_WAIT.min(interval)

@@ -130,7 +130,8 @@ impl Queue {
     /// A queue over `pool` that knows the kinds of `policies`. Must be called on a tokio runtime.
     pub fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies) -> Self {
         let (waiters, metrics) = (Waiters::default(), Metrics::default());
-        let notices = Notices::new(pool, waiters.clone());
+        metrics.watch_pool("main", pool);
+        let notices = Notices::new(pool, waiters.clone(), metrics.clone());
         let enqueuer = Enqueuer::new(pool, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
         let lookout = Lookout::new(pool);
         Self(Arc::new(Inner { pool: pool.clone(), clock, policies, enqueuer, notices, waiters, lookout, metrics }))

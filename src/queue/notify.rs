@@ -15,7 +15,7 @@ use std::{
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
-use super::waiters::Waiters;
+use super::{metrics::Metrics, waiters::Waiters};
 use crate::{
     model::id::JobId,
     store::{
@@ -57,14 +57,16 @@ struct Inner {
     listens: AtomicBool,
     lanes: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
     waiters: Waiters,
+    metrics: Metrics,
     pool: PgPool,
 }
 
 impl Notices {
-    pub(super) fn new(pool: &PgPool, waiters: Waiters) -> Self {
+    pub(super) fn new(pool: &PgPool, waiters: Waiters, metrics: Metrics) -> Self {
         let origin = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         // Losing a notice's commit is harmless, so it need not wait for the disk.
         let pool = store::beside(pool, 2, &[("synchronous_commit", "off")]);
+        metrics.watch_pool("notices", &pool);
         Self(Arc::new(Inner {
             origin,
             unsent: Mutex::default(),
@@ -73,6 +75,7 @@ impl Notices {
             listens: AtomicBool::new(false),
             lanes: Mutex::default(),
             waiters,
+            metrics,
             pool,
         }))
     }
@@ -130,7 +133,9 @@ impl Notices {
             tokio::spawn(async move {
                 let mut wait = RECONNECT_FIRST;
                 while let Some(inner) = inner.upgrade() {
-                    if let Err(error) = inner.hear(&mut wait).await {
+                    let heard = inner.hear(&mut wait).await;
+                    inner.metrics.listening(false);
+                    if let Err(error) = heard {
                         tracing::debug!(error = %error, "not listening for notices; polling goes on");
                     }
                     inner.wake_lanes(None);
@@ -170,6 +175,7 @@ impl Inner {
                 tracing::debug!(error = %error, "a notice was not sent; polling finds what it announced");
                 return;
             }
+            self.metrics.notice_sent();
         }
         tokio::time::sleep(NOTICE_GAP).await;
     }
@@ -177,6 +183,7 @@ impl Inner {
     async fn hear(&self, wait: &mut Duration) -> Result<(), store::Error> {
         let mut listener = Listener::connect(&self.pool).await?;
         *wait = RECONNECT_FIRST;
+        self.metrics.listening(true);
         self.wake_lanes(None);
         self.waiters.look_again();
         loop {
@@ -185,6 +192,7 @@ impl Inner {
             if origin == self.origin {
                 continue;
             }
+            self.metrics.notice_received();
             for name in names.split(',') {
                 if channel == FINISHED_CHANNEL {
                     if let Ok(id) = name.parse() {

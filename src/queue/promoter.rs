@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
-use super::{feed::jittered, notify::Notices};
+use super::{
+    feed::jittered,
+    metrics::{Loop, Metrics},
+    notify::Notices,
+};
 use crate::store::{Error, jobs};
 
 /// The longest sleep between two looks; a job that another process schedules sooner is late by no more.
@@ -17,12 +21,13 @@ const PROMOTE_PAGE: i64 = 1_000;
 const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
 
 /// One look: makes all due jobs ready and gives how many. `notices` wakes their lanes.
-async fn promote(pool: &PgPool, notices: &Notices) -> Result<usize, Error> {
+async fn promote(pool: &PgPool, notices: &Notices, metrics: &Metrics) -> Result<usize, Error> {
     let mut count = 0;
     loop {
         let mut queues = jobs::promote(pool, PROMOTE_PAGE).await?;
         let promoted = queues.len();
         count += promoted;
+        metrics.promoted(promoted);
         queues.sort_unstable();
         queues.dedup();
         if promoted > 0 {
@@ -35,13 +40,15 @@ async fn promote(pool: &PgPool, notices: &Notices) -> Result<usize, Error> {
 }
 
 /// Promotes until dropped. `scheduled` rings when this process has scheduled a job.
-pub(super) async fn keep(pool: PgPool, notices: Notices, scheduled: Arc<Notify>) {
+pub(super) async fn keep(pool: PgPool, notices: Notices, metrics: Metrics, scheduled: Arc<Notify>) {
     loop {
         let due = async {
-            promote(&pool, &notices).await?;
+            promote(&pool, &notices, &metrics).await?;
             jobs::next_due_ms(&pool).await
         };
-        let sleep = match due.await {
+        let due = due.await;
+        metrics.ticked(Loop::Promoter, due.is_ok());
+        let sleep = match due {
             Ok(Some(ms)) => Duration::from_millis(u64::try_from(ms).unwrap_or(0)).max(SHORTEST_SLEEP),
             Ok(None) => PROMOTE_INTERVAL,
             Err(error) => {

@@ -7,7 +7,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-use super::{metrics::Metrics, notify::Notices};
+use super::{
+    metrics::{Loop, Metrics},
+    notify::Notices,
+};
 use crate::{
     model::{
         error::{Code, CtxError},
@@ -149,7 +152,9 @@ impl Reaper {
         let _ = self.tick().await;
         tokio::time::sleep(START_HOLD_OFF).await;
         loop {
-            if let Err(error) = self.tick().await {
+            let ticked = self.tick().await;
+            self.metrics.ticked(Loop::Reaper, ticked.is_ok());
+            if let Err(error) = ticked {
                 tracing::warn!(error = %error, "looking for expired leases failed; trying again");
             }
             tokio::time::sleep(REAP_INTERVAL).await;

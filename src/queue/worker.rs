@@ -20,6 +20,7 @@ use super::{
     execute::Execute,
     feed::{Drain, Feeder, Ground, Kept, Shelf},
     lease::Leases,
+    metrics::{Loop, Metrics, WORKER_POOLS},
     promoter,
     reaper::Reaper,
     registry::Registry,
@@ -102,6 +103,7 @@ pub struct Worker {
     loops: Vec<JoinHandle<()>>,
     drains: Vec<Arc<Drain>>,
     leases: Arc<Leases>,
+    metrics: Metrics,
     drain: Duration,
     pool: PgPool,
 }
@@ -124,6 +126,9 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let durable = store::beside(pool, connections, &settings);
     settings.push(("synchronous_commit", "off"));
     let relaxed = store::beside(pool, connections + 2, &settings);
+    for (name, pool) in WORKER_POOLS.into_iter().zip([&durable, &relaxed]) {
+        queue.metrics().watch_pool(name, pool);
+    }
     let ground = Ground {
         durable,
         relaxed: relaxed.clone(),
@@ -143,11 +148,13 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let context = monitor.context();
     let reaper = Reaper::new(relaxed.clone(), options.lease).announcing(ground.notices.clone(), ground.metrics.clone());
     let lanes = options.lanes.iter().map(|lane| lane.queue.clone()).collect();
-    let (leases, beats) = (ground.leases.clone(), relaxed.clone());
+    let (leases, beats, metrics) = (ground.leases.clone(), relaxed.clone(), ground.metrics.clone());
+    let promoting =
+        promoter::keep(relaxed.clone(), ground.notices.clone(), ground.metrics.clone(), ground.scheduled.clone());
     let loops = vec![
-        tokio::spawn(async move { leases.keep(&beats).await }),
+        tokio::spawn(async move { leases.keep(&beats, &metrics).await }),
         tokio::spawn(reaper.keep()),
-        tokio::spawn(promoter::keep(relaxed.clone(), ground.notices.clone(), ground.scheduled.clone())),
+        tokio::spawn(promoting),
         tokio::spawn(retain(queue.clone(), pool.clone())),
         tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()))),
     ];
@@ -164,6 +171,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         loops,
         drains,
         leases: ground.leases,
+        metrics: ground.metrics,
         drain: options.drain,
         pool: pool.clone(),
     }
@@ -222,6 +230,7 @@ impl Worker {
         if let Err(error) = workers::leave(&self.pool, self.id).await {
             tracing::debug!(error = %error, "the leave was not noted; silence tells it, too");
         }
+        self.metrics.worker_stopped();
         tracing::info!(worker.id = %self.id, "worker {} stopped", self.id);
         ended
     }
@@ -272,7 +281,9 @@ async fn retain(queue: Queue, pool: PgPool) {
             };
             queue.enqueue(job).await
         };
-        if let Err(error) = enqueued.await {
+        let enqueued = enqueued.await;
+        queue.metrics().ticked(Loop::Retention, enqueued.is_ok());
+        if let Err(error) = enqueued {
             tracing::warn!(error = %error, "the day's retention job could not be enqueued; trying again later");
         }
         tokio::time::sleep(RETENTION_INTERVAL).await;

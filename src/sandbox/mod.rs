@@ -22,6 +22,7 @@ mod native;
 mod pool;
 mod protocol;
 mod spawner;
+mod tally;
 mod thrown;
 mod time;
 mod turn;
@@ -33,3 +34,4 @@ pub use limits::{
     SOURCE_BYTES, STACK_BYTES, WALL_MAX,
 };
 pub use pool::{Pass, Pool, PoolOptions, Run};
+pub use tally::Tally;

@@ -25,6 +25,7 @@ use super::{
     limits::{FRAME_BYTES, Limits, SOURCE_BYTES},
     protocol::Kind,
     spawner::Spawner,
+    tally::{Counters, Tally},
     turn::{Line, Turn},
 };
 use crate::model::{bundle::Bundle, error::Code, host::Host};
@@ -119,6 +120,7 @@ struct Inner {
     /// One permit for each child in `idle`.
     free: Semaphore,
     waiting: AtomicUsize,
+    counters: Counters,
     spawner: Spawner,
     runtime: tokio::runtime::Handle,
 }
@@ -146,6 +148,7 @@ impl Pool {
             idle: Mutex::new(Vec::with_capacity(size)),
             free: Semaphore::new(0),
             waiting: AtomicUsize::new(0),
+            counters: Counters::default(),
             spawner,
             runtime: tokio::runtime::Handle::current(),
             options,
@@ -186,12 +189,29 @@ impl Pool {
         self.0.free.available_permits()
     }
 
+    /// What it has done so far, and how it stands.
+    pub fn tally(&self) -> Tally {
+        let Inner { counters, options, waiting, .. } = self.0.as_ref();
+        Tally {
+            returned: counters.returned.get(),
+            thrown: counters.thrown.get(),
+            broken: counters.broken.get(),
+            refused: counters.refused.get(),
+            started: counters.started.get(),
+            replaced: counters.replaced.get(),
+            idle: self.idle(),
+            size: options.size,
+            waiting: waiting.load(Ordering::Relaxed),
+        }
+    }
+
     async fn turn(&self, turn: Turn<'_>, host: &dyn Host) -> Result<Pass, Error> {
         if turn.run.bundle.source.len() > SOURCE_BYTES {
             let message = format!("the bundle is over {SOURCE_BYTES} bytes long");
             return Err(Error::new(Code::QuotaExceeded, message));
         }
-        let mut lent = self.lend().await?;
+        let counters = &self.0.counters;
+        let mut lent = self.lend().await.inspect_err(|_| counters.refused.add())?;
         let worker = lent.worker.as_mut().expect("lent with a child");
         worker.passes += 1;
         let ended = turn.drive(&mut worker.line, host).await;
@@ -200,6 +220,11 @@ impl Pool {
             Ok(_) => worker.passes < self.0.options.passes && !worker.line.full,
             Err(error) => !error.faulty(),
         };
+        match &ended {
+            Ok(_) => counters.returned.add(),
+            Err(error) if error.faulty() => counters.broken.add(),
+            Err(_) => counters.thrown.add(),
+        }
         lent.give_back().await;
         ended
     }
@@ -256,6 +281,7 @@ impl Inner {
         };
         match warm.await {
             Ok(line) => {
+                self.counters.started.add();
                 self.idle.lock().await.push(Worker { line, process, passes: 0 });
                 self.free.add_permits(1);
             }
@@ -292,6 +318,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(mut worker) = self.worker.take() {
+            self.inner.counters.replaced.add();
             if let Some(process) = worker.process.take() {
                 self.inner.spawner.bury(process);
             }

@@ -66,6 +66,8 @@ pub struct Claimed {
     pub jobs: Vec<(ClaimedJob, Lease)>,
     /// The endings that found their job, where some did not; `None` when all did.
     pub ended: Option<Vec<JobId>>,
+    /// How long after its time each of the jobs was claimed, in no order.
+    pub waited: Vec<Duration>,
 }
 
 fn interval(duration: Duration) -> PgInterval {
@@ -86,14 +88,16 @@ pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>
         .bind(endings.iter().map(|ending| ending.error.as_deref()).collect::<Vec<_>>());
     let rows = within(statement.fetch_all(db)).await?;
     let ended = rows.first().map(|row| row.try_get("ended")).transpose()?.flatten();
-    let mut jobs = Vec::with_capacity(rows.len());
+    let (mut jobs, mut waited) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in &rows {
         if row.try_get::<Option<Uuid>, _>(0)?.is_some() {
             jobs.push(claimed(row)?);
+            let (due, begun): (DateTime<Utc>, DateTime<Utc>) = (row.try_get("run_at")?, row.try_get("started_at")?);
+            waited.push((begun - due).to_std().unwrap_or_default());
         }
     }
     jobs.sort_unstable_by_key(|(order, ..)| *order);
-    Ok(Claimed { jobs: jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect(), ended })
+    Ok(Claimed { jobs: jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect(), ended, waited })
 }
 
 /// Its place in the order, the job, and its lease. Columns by position: this runs for every job there is.

@@ -1,6 +1,6 @@
 //! The figures of this process and of the queue, written as Prometheus reads them (OpenMetrics 1.0 text).
 //!
-//! Refuses unbounded labels: a route is its pattern, an unknown method is `other`. `README.md` beside this file lists all.
+//! Refuses unbounded labels: a route is its pattern, an unknown method is `other`. `config/metrics.md` lists all.
 
 use std::{fmt, time::Duration};
 
@@ -8,15 +8,22 @@ use axum::http::{Method, StatusCode};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
+        counter::Counter,
         family::{Family, MetricConstructor},
         gauge::Gauge,
         histogram::Histogram,
+        info::Info,
     },
     registry::Registry,
 };
 
-use crate::queue::{Tally, metrics::Metrics};
+use crate::{
+    queue::{self, Tally, metrics::Metrics},
+    sandbox,
+};
 
+/// The content type of the OpenMetrics text format, which Prometheus reads.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What every figure's name begins with.
 pub const PREFIX: &str = "krilin";
 /// Upper bounds of the buckets for the time of a request, in seconds: fine where the goals are (15, 50, 100 ms), wide up
@@ -37,12 +44,22 @@ struct RequestLabels {
 struct JobLabels {
     kind: String,
     queue: String,
-    state: &'static str,
+    state: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
     queue: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChildLabels {
+    state: &'static str,
 }
 
 /// Makes histograms with our buckets.
@@ -61,12 +78,33 @@ pub struct Figures {
     requests: Family<RequestLabels, Histogram, RequestHistogram>,
 }
 
+/// What is asked just now, beside what was counted since the start.
+pub struct Moment<'a> {
+    /// What the queue counts; its pools are looked at.
+    pub queue: &'a Metrics,
+    /// Requests that are being answered, where there is a server.
+    pub requests: Option<usize>,
+    /// The children for app code, where there are any.
+    pub sandbox: Option<sandbox::Tally>,
+    /// The live jobs of the whole queue, where they were asked for; an error when the database did not answer.
+    pub jobs: Option<Result<Vec<Tally>, queue::Error>>,
+}
+
+impl<'a> Moment<'a> {
+    /// Of a process that only has a queue.
+    pub fn of(queue: &'a Metrics) -> Self {
+        Self { queue, requests: None, sandbox: None, jobs: None }
+    }
+}
+
 impl Figures {
     /// Figures of this process, together with what its queue counts.
     pub fn new(queue: &Metrics) -> Self {
         let requests = Family::new_with_constructor(RequestHistogram);
         let mut process = Registry::with_prefix(PREFIX);
         process.register("http_request_seconds", "From the head of a request to its answer", requests.clone());
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        process.register("build", "The version that runs", build);
         queue.register(&mut process);
         Self { process, requests }
     }
@@ -78,23 +116,37 @@ impl Figures {
     }
 
     /// Writes all figures: those of the process, and those of this moment.
-    pub fn write(&self, in_flight: usize, tallies: &[Tally]) -> Result<String, fmt::Error> {
+    pub fn write(&self, moment: &Moment<'_>) -> Result<String, fmt::Error> {
         let mut written = String::new();
         text::encode_registry(&mut written, &self.process)?;
-        text::encode_registry(&mut written, &moment(in_flight, tallies))?;
+        let mut registry = Registry::with_prefix(PREFIX);
+        moment.queue.register_pools(&mut registry);
+        if let Some(requests) = moment.requests {
+            let in_flight = <Gauge>::default();
+            in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
+            registry.register("http_requests_in_flight", "Requests being answered", in_flight);
+        }
+        if let Some(tally) = &moment.sandbox {
+            register_sandbox(&mut registry, tally);
+        }
+        if let Some(jobs) = &moment.jobs {
+            let up = <Gauge>::default();
+            up.set(i64::from(jobs.is_ok()));
+            registry.register("database_up", "1 when Postgres answered this scrape", up);
+            register_jobs(&mut registry, jobs.as_deref().unwrap_or_default());
+        }
+        text::encode_registry(&mut written, &registry)?;
         text::encode_eof(&mut written)?;
         Ok(written)
     }
 }
 
-/// The figures that were asked for just now.
-fn moment(in_flight: usize, tallies: &[Tally]) -> Registry {
-    let (requests, jobs, depth, overdue) =
-        (<Gauge>::default(), Family::<JobLabels, Gauge>::default(), Family::<QueueLabels, Gauge>::default(), overdue());
-    requests.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+/// The queue as all processes see it.
+fn register_jobs(registry: &mut Registry, tallies: &[Tally]) {
+    let (jobs, depth) = (Family::<JobLabels, Gauge>::default(), Family::<QueueLabels, Gauge>::default());
+    let overdue = Family::<QueueLabels, Seconds>::default();
     for tally in tallies {
-        let (kind, queue) = (tally.kind.clone(), tally.queue.clone());
-        let state = if tally.state == "running" { "running" } else { "pending" };
+        let (kind, queue, state) = (tally.kind.clone(), tally.queue.clone(), tally.state.clone());
         jobs.get_or_create(&JobLabels { kind, queue: queue.clone(), state }).inc_by(tally.count);
         if tally.state == "ready" {
             depth.get_or_create(&QueueLabels { queue: queue.clone() }).inc_by(tally.count);
@@ -103,19 +155,35 @@ fn moment(in_flight: usize, tallies: &[Tally]) -> Registry {
             oldest.set(oldest.get().max(tally.overdue_ms as f64 / MILLIS));
         }
     }
-    let mut registry = Registry::with_prefix(PREFIX);
-    registry.register("http_requests_in_flight", "Requests being answered", requests);
     registry.register("jobs", "Live jobs", jobs);
     registry.register("queue_depth", "Jobs that are due and wait for a worker", depth);
     registry.register("queue_oldest_due_seconds", "How long the job that waits longest has been due", overdue);
-    registry
+}
+
+/// The children for app code.
+fn register_sandbox(registry: &mut Registry, tally: &sandbox::Tally) {
+    let (passes, children) = (Family::<PassLabels, Counter>::default(), Family::<ChildLabels, Gauge>::default());
+    let ended =
+        [("returned", tally.returned), ("thrown", tally.thrown), ("broken", tally.broken), ("refused", tally.refused)];
+    for (outcome, count) in ended {
+        passes.get_or_create(&PassLabels { outcome }).inc_by(count);
+    }
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    for (state, number) in [("idle", tally.idle), ("busy", tally.size.saturating_sub(tally.idle))] {
+        children.get_or_create(&ChildLabels { state }).set(count(number));
+    }
+    let (started, replaced, waiting) = (<Counter>::default(), <Counter>::default(), <Gauge>::default());
+    started.inc_by(tally.started);
+    replaced.inc_by(tally.replaced);
+    waiting.set(count(tally.waiting));
+    registry.register("sandbox_passes", "Passes of app code, by how they ended", passes);
+    registry.register("sandbox_children", "Children for app code", children);
+    registry.register("sandbox_children_started", "Children that became warm", started);
+    registry.register("sandbox_children_replaced", "Children that were ended and replaced", replaced);
+    registry.register("sandbox_waiting", "Passes that wait for a child", waiting);
 }
 
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
-
-fn overdue() -> Family<QueueLabels, Seconds> {
-    Family::default()
-}
 
 fn known(method: &Method) -> &'static str {
     match method.as_str() {

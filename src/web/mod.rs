@@ -11,6 +11,7 @@ pub mod error;
 pub mod figures;
 pub mod limit;
 pub mod memory;
+pub mod operator;
 pub mod order;
 mod serve;
 pub mod trace;
@@ -26,7 +27,7 @@ pub use self::serve::serve;
 use self::{
     auth::Door,
     error::{Kind, Problem},
-    figures::Figures,
+    figures::{Figures, Moment},
     limit::Burst,
     memory::Memory,
 };
@@ -118,6 +119,16 @@ impl Web {
 
     pub(in crate::web) fn figures(&self) -> &Figures {
         &self.0.figures
+    }
+
+    /// What is asked for the figures, at this moment.
+    pub(in crate::web) async fn moment(&self) -> Moment<'_> {
+        Moment {
+            requests: Some(limit::IN_FLIGHT_MAX - self.in_flight().available_permits()),
+            sandbox: Some(self.sandbox().tally()),
+            jobs: Some(self.queue().tally().await),
+            ..Moment::of(self.queue().metrics())
+        }
     }
 
     pub(in crate::web) fn in_flight(&self) -> &Semaphore {

@@ -22,7 +22,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers requests on `listener` until `shutdown` is over. Then no connection is accepted, requests in flight are
 /// answered for at most [`limit::DRAIN_TIMEOUT`], and the rest is cut.
 pub async fn serve(listener: TcpListener, web: Web, shutdown: impl Future<Output = ()>) {
-    let router = router(web);
+    listen(listener, router(web), shutdown).await;
+}
+
+/// The same for any `router`.
+pub(super) async fn listen(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();

@@ -25,6 +25,7 @@ mod kinds;
 mod kit;
 mod lease;
 mod manifest;
+mod metrics;
 mod openapi;
 mod orders;
 mod outage;

@@ -7,13 +7,8 @@ use krilin::{
         error::Kind,
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::OpenApi;
-
-use crate::{
-    kinds::{BATCH, Kit},
-    server::{Server, somebody},
-};
 
 fn description() -> Value {
     serde_json::to_value(Description::openapi()).unwrap()
@@ -64,33 +59,4 @@ fn the_readme_lists_every_problem_and_scope() {
     assert_eq!(table("type"), Kind::OWN.iter().map(problem).collect::<Vec<_>>());
     let scope = |scope: &Scope| vec![scope.as_str().to_owned(), scope.meaning().to_owned()];
     assert_eq!(table("scope"), Scope::ALL.iter().map(scope).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn the_readme_lists_every_figure() {
-    let kit = Kit::new().await;
-    let server = Server::over(&kit.queue, &kit.world.pool).await;
-    let (_, token) = somebody(&kit.world).await;
-    // A figure with labels is written once it has counted something.
-    let worker = kit.worker();
-    let done = kit.enqueue(BATCH, json!({})).await;
-    kit.ended(done).await;
-    assert!(worker.stop().await);
-    kit.enqueue(BATCH, json!({})).await;
-    server.get("/healthz", &token).await;
-    let text = server.get("/metrics", &token).await.text;
-    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
-    let mut written: Vec<Vec<String>> = kinds.map(|(name, kind)| vec![name.to_owned(), kind.to_owned()]).collect();
-    let mut listed = table("figure");
-    written.sort();
-    listed.sort();
-    assert_eq!(written, listed, "{text}");
-    assert!(text.contains("krilin_jobs{kind=\"test_batch\",queue=\"test\",state=\"pending\"} 1\n"), "{text}");
-    assert!(text.contains("krilin_queue_depth{queue=\"test\"} 1\n"), "{text}");
-    assert!(text.ends_with("# EOF\n"));
-    let again = server.get("/metrics", &token).await.text;
-    assert!(
-        again.contains("krilin_http_request_seconds_count{method=\"GET\",route=\"/metrics\",status=\"200\"} 1\n"),
-        "{again}"
-    );
 }

@@ -38,7 +38,7 @@ claimed as (
     ))
     returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,
         j.last_error ->> 'code' as last_code, j.created_at, j.due_at, j.trace_parent, j.cause, j.awaited,
-        j.priority, j.seq
+        j.priority, j.seq, j.run_at, j.started_at
 )
 select claimed.*, ended.ids as ended
 from (
