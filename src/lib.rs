@@ -12,5 +12,6 @@ pub mod model;
 pub mod queue;
 pub mod sandbox;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod web;

@@ -5,9 +5,10 @@
 
 use std::{
     fmt::Display,
-    io::{ErrorKind, Write, stderr, stdout},
+    io::{self, ErrorKind, Write, stderr, stdout},
+    net::TcpListener,
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
@@ -18,9 +19,11 @@ use super::Global;
 use crate::{
     clock::SystemClock,
     cluster,
-    config::{Config, Layers, Loaded, credentials},
+    config::{self, Config, Layers, Loaded, credentials},
     model::secret::Secret,
-    store, telemetry,
+    store,
+    supervisor::Supervisor,
+    telemetry,
 };
 
 /// The most connections of a verb that asks and ends.
@@ -34,12 +37,28 @@ pub struct Context {
     /// The real clock.
     pub clock: SystemClock,
     loaded: OnceLock<Loaded>,
+    inherited: Mutex<io::Result<Option<TcpListener>>>,
 }
 
 impl Context {
-    /// A context for these options.
-    pub fn new(global: Global) -> Self {
-        Self { global, clock: SystemClock, loaded: OnceLock::new() }
+    /// A context for these options. `inherited` is the socket that the service manager listens on for us.
+    pub fn new(global: Global, inherited: io::Result<Option<TcpListener>>) -> Self {
+        Self { global, clock: SystemClock, loaded: OnceLock::new(), inherited: Mutex::new(inherited) }
+    }
+
+    /// The socket that the service manager listens on for us, the first time it is asked for.
+    pub fn inherited_listener(&self) -> anyhow::Result<Option<TcpListener>> {
+        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *inherited, Ok(None)).context("taking the socket that the service manager listens on")
+    }
+
+    /// The service manager that wants to be told how we are. An address that cannot be used is no reason not to work.
+    pub fn supervisor(&self) -> Supervisor {
+        let Some(address) = config::notify_socket() else { return Supervisor::default() };
+        Supervisor::at(&address).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the service manager cannot be told how things stand (NOTIFY_SOCKET)");
+            Supervisor::default()
+        })
     }
 
     /// The configuration with its provenance, read and checked at the first call.

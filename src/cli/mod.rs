@@ -137,7 +137,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// The whole process, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let Krilin { global, verb } = Krilin::parse();
-    let context = Context::new(global);
+    // Before there are threads: it changes the environment.
+    let context = Context::new(global, crate::config::inherited_listener());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(verb.run(&context)),

@@ -12,7 +12,10 @@ use super::{
     engine::{self, Engine},
     stop::Stop,
 };
-use crate::web::{self, operator::Operated};
+use crate::{
+    supervisor::Supervisor,
+    web::{self, operator::Operated},
+};
 
 /// Serve HTTP.
 #[derive(Debug, Args)]
@@ -26,6 +29,8 @@ pub(super) struct Serve {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Listen {
     /// The address and port to listen on; port 0 takes a free one. Same as --set http.listen=….
+    ///
+    /// Not used when the service manager passes a socket in (krilin-serve.socket).
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<SocketAddr>,
 }
@@ -45,10 +50,11 @@ impl fmt::Display for Listening {
 impl Serve {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         context.start_log()?;
-        let stop = Stop::on_signals()?;
+        let (stop, supervisor) = (Stop::on_signals()?, context.supervisor());
+        stop.tell(&supervisor);
         let connections = context.config()?.database.serve_connections;
         let engine = Engine::start(context, &context.database_url()?, "krilin-serve", connections).await?;
-        Server::bind(context, &self.listen, engine).await?.run(context, stop).await
+        Server::bind(context, &self.listen, engine).await?.run(context, stop, supervisor).await
     }
 }
 
@@ -59,8 +65,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Takes the port.
+    /// Takes the socket that the service manager listens on, else the port.
     pub(super) async fn bind(context: &Context, listen: &Listen, engine: Engine) -> anyhow::Result<Self> {
+        if let Some(inherited) = context.inherited_listener()? {
+            let listener = TcpListener::from_std(inherited).context("taking the inherited socket into use")?;
+            return Ok(Self { listener, engine });
+        }
         let address = listen.listen.unwrap_or(context.config()?.http.listen);
         let listener = TcpListener::bind(address)
             .await
@@ -69,7 +79,7 @@ impl Server {
     }
 
     /// Says where it listens and answers until the wish to stop; then drains.
-    pub(super) async fn run(self, context: &Context, stop: Stop) -> anyhow::Result<()> {
+    pub(super) async fn run(self, context: &Context, stop: Stop, supervisor: Supervisor) -> anyhow::Result<()> {
         let Self { listener, engine } = self;
         let url = format!("http://{}", listener.local_addr().context("reading the address we listen on")?);
         let Engine { pool, clock, queue, apps, sandbox } = engine;
@@ -77,7 +87,7 @@ impl Server {
         let web = web::Web::new(parts);
         engine::observe(context, Operated::server(web.clone()), stop.clone()).await?;
         context.answer(&Listening { url })?;
-        web::serve(listener, web, stop.requested()).await;
+        web::serve(listener, web, &supervisor, stop.requested()).await;
         Ok(())
     }
 }

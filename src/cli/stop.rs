@@ -8,6 +8,8 @@ use tokio::{
     sync::watch,
 };
 
+use crate::supervisor::Supervisor;
+
 /// The exit code of a process that was asked twice: 128 and the number of SIGINT, as shells have it.
 const ASKED_TWICE: i32 = 130;
 
@@ -36,6 +38,15 @@ impl Stop {
             }
         });
         Ok(stop)
+    }
+
+    /// Lets `supervisor` know when there is the wish.
+    pub(super) fn tell(&self, supervisor: &Supervisor) {
+        let (wish, supervisor) = (self.clone(), supervisor.clone());
+        tokio::spawn(async move {
+            wish.requested().await;
+            supervisor.stopping();
+        });
     }
 
     /// Makes the wish, for a role that cannot go on.

@@ -18,6 +18,7 @@ use crate::{
     config::credentials,
     model::secret::Secret,
     store::{self, schema},
+    supervisor::Supervisor,
 };
 
 /// How often to look whether the private Postgres is still there.
@@ -37,30 +38,34 @@ pub(super) struct Up {
 impl Up {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         context.start_log()?;
-        let stop = Stop::on_signals()?;
+        let (stop, supervisor) = (Stop::on_signals()?, context.supervisor());
+        stop.tell(&supervisor);
         let lock = StateLock::acquire(&context.config()?.state_directory())?;
         let mut database = Database::open(context).await?;
-        let ran = self.roles(context, &mut database, stop).await;
+        let ran = self.roles(context, &mut database, (stop, supervisor)).await;
         let stopped = database.close().await;
         drop(lock);
         ran.and(stopped)
     }
 
-    async fn roles(&self, context: &Context, database: &mut Database, stop: Stop) -> anyhow::Result<()> {
+    async fn roles(&self, context: &Context, database: &mut Database, told: (Stop, Supervisor)) -> anyhow::Result<()> {
+        let (stop, supervisor) = told;
         database.migrate().await?;
         let config = context.config()?;
         let connections = config.database.serve_connections + config.database.work_connections;
         let engine = Engine::start(context, &database.url, "krilin-up", connections).await?;
         let server = Server::bind(context, &self.listen, engine.clone()).await?;
         let worker = Worker::new(engine, config, &[])?;
+        // Not ready before both roles are there.
+        let starting = supervisor.part();
         let roles = async {
             let serving = async {
-                let ended = server.run(context, stop.clone()).await;
+                let ended = server.run(context, stop.clone(), supervisor.clone()).await;
                 // A role that cannot go on takes the others with it.
                 stop.now();
                 ended
             };
-            let (ended, ()) = tokio::join!(serving, worker.run(stop.clone()));
+            let (ended, ()) = tokio::join!(serving, worker.run(stop.clone(), &supervisor, starting));
             ended
         };
         let mut roles = pin!(roles);

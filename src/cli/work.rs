@@ -19,6 +19,7 @@ use crate::{
         registry::Registry,
         worker::{self, Lane, WorkerOptions},
     },
+    supervisor::{Part, Supervisor},
     web::operator::Operated,
 };
 
@@ -50,7 +51,8 @@ impl fmt::Display for Working {
 impl Work {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         context.start_log()?;
-        let stop = Stop::on_signals()?;
+        let (stop, supervisor) = (Stop::on_signals()?, context.supervisor());
+        stop.tell(&supervisor);
         let config = context.config()?;
         let url = context.database_url()?;
         let engine = Engine::start(context, &url, "krilin-work", config.database.work_connections).await?;
@@ -59,7 +61,8 @@ impl Work {
         let metrics = engine::observe(context, operated, stop.clone()).await?;
         let metrics_url = metrics.map(|address| format!("http://{address}/metrics"));
         context.answer(&Working { queues: worker.queues(), metrics_url })?;
-        worker.run(stop).await;
+        let starting = supervisor.part();
+        worker.run(stop, &supervisor, starting).await;
         Ok(())
     }
 }
@@ -91,10 +94,14 @@ impl Worker {
         self.options.lanes.iter().map(|lane| lane.queue.clone()).collect()
     }
 
-    /// Works until the wish to stop; then drains.
-    pub(super) async fn run(self, stop: Stop) {
+    /// Works until the wish to stop; then drains. `supervisor` hears of nothing ready before it has begun.
+    pub(super) async fn run(self, stop: Stop, supervisor: &Supervisor, starting: Part) {
         let Self { engine, registry, options } = self;
-        if !worker::run(&engine.queue, &registry, &engine.pool, &options, stop.requested()).await {
+        let options = WorkerOptions { supervisor: supervisor.clone(), ..options };
+        let worker = worker::start(&engine.queue, &registry, &engine.pool, &options);
+        starting.end();
+        stop.requested().await;
+        if !worker.stop().await {
             tracing::warn!("some jobs could not be given back; they are free again when their leases run out");
         }
     }

@@ -1,6 +1,8 @@
 //! The few facts of the environment that are not keys: where systemd put things, who we are, where programs lie.
 
-use std::{env, ffi::OsString, path::PathBuf};
+use std::{env, ffi::OsString, io, net::TcpListener, path::PathBuf};
+
+use listenfd::ListenFd;
 
 /// Where systemd lays the credentials of `LoadCredential=`, when it started us.
 pub(super) fn credentials_directory() -> Option<PathBuf> {
@@ -10,6 +12,24 @@ pub(super) fn credentials_directory() -> Option<PathBuf> {
 /// The search path for programs.
 pub fn program_path() -> OsString {
     env::var_os("PATH").unwrap_or_default()
+}
+
+/// Where the service manager listens for how things stand (`Type=notify`), when there is one.
+pub fn notify_socket() -> Option<OsString> {
+    env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
+}
+
+/// The socket that the service manager listens on for us (`LISTEN_FDS`, sd_listen_fds(3)), when it started us with one.
+/// Refuses more than one, and a socket that is not TCP's. Takes it out of the environment, so to be called once, while the
+/// process has one thread. Closed on exec: children have nothing of it.
+pub fn inherited_listener() -> io::Result<Option<TcpListener>> {
+    let mut given = ListenFd::from_env();
+    if given.len() > 1 {
+        return Err(io::Error::other(format!("{} sockets were passed in; one is served", given.len())));
+    }
+    let Some(listener) = given.take_tcp_listener(0)? else { return Ok(None) };
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
 }
 
 /// Whether standard error goes to systemd's journal.

@@ -15,7 +15,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    environment::program_path,
+    environment::{inherited_listener, notify_socket, program_path},
     layers::{DEFAULTS, Entry, Error, FILE, Layers, Loaded},
 };
 use crate::model::duration::HumanDuration;

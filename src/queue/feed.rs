@@ -36,6 +36,7 @@ use crate::{
         Error,
         leases::{self, Claim, Ending, PutBack},
     },
+    supervisor::Part,
 };
 
 /// Waits after a statement that failed.
@@ -118,6 +119,8 @@ pub(super) struct Feeder {
     pub(super) acks: mpsc::Receiver<Ack>,
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
+    /// The watchdog lives by this loop.
+    pub(super) part: Part,
 }
 
 /// What was run and is not yet recorded.
@@ -154,6 +157,7 @@ impl Feeder {
             }
             if draining && self.kept.outstanding == 0 {
                 let _ = drained.send(());
+                self.part.end();
                 return;
             }
             more |= Instant::now() >= next_poll;
@@ -162,12 +166,14 @@ impl Feeder {
             if limit > 0 || self.is_due(draining) {
                 match self.round(limit).await {
                     Ok(claimed) => {
+                        self.part.beat();
                         error_wait = ERROR_WAIT_FIRST;
                         if limit > 0 {
                             (more, next_poll) = (claimed == limit, Instant::now() + jittered(self.poll));
                         }
                     }
                     Err(error) => {
+                        self.part.turn();
                         self.ground.metrics.database_error();
                         tracing::warn!(error = %error, queue = self.lane.queue, "claiming failed; trying again");
                         tokio::time::sleep(error_wait).await;
@@ -176,6 +182,7 @@ impl Feeder {
                 }
             } else {
                 more |= self.rest(more, next_poll).await;
+                self.part.turn();
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::{
         job::Lease,
     },
     store::{Error, leases},
+    supervisor::Part,
 };
 
 /// A lease is renewed when it is this share of its length old, and the heartbeat comes as often.
@@ -162,7 +163,9 @@ impl Leases {
     }
 
     /// Heartbeats until dropped.
-    pub(super) async fn keep(&self, db: &PgPool, metrics: &Metrics) {
+    pub(super) async fn keep(&self, db: &PgPool, metrics: &Metrics, part: &Part) {
+        // There is nothing to renew yet.
+        part.beat();
         let interval = self.length / HEARTBEATS_PER_LEASE;
         let mut wait = interval;
         loop {
@@ -172,9 +175,11 @@ impl Leases {
             wait = match beat {
                 Ok((_, lost)) => {
                     metrics.leases_lost(lost);
+                    part.beat();
                     interval
                 }
                 Err(error) => {
+                    part.turn();
                     tracing::warn!(error = %error, "a heartbeat failed; trying again");
                     RETRY_WAIT.min(interval)
                 }

@@ -15,6 +15,7 @@ mod notify;
 mod promoter;
 pub mod reaper;
 pub mod registry;
+mod standing;
 mod waiters;
 pub mod worker;
 

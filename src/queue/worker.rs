@@ -24,6 +24,7 @@ use super::{
     promoter,
     reaper::Reaper,
     registry::Registry,
+    standing,
 };
 use crate::{
     model::{
@@ -31,6 +32,7 @@ use crate::{
         job::{Idempotency, NewJob},
     },
     store::{self, history, workers},
+    supervisor::{Part, Supervisor},
 };
 
 /// How long a lease lasts unrenewed. A worker that vanishes is noticed after this long.
@@ -85,12 +87,14 @@ pub struct WorkerOptions {
     pub poll: Duration,
     /// See [`DRAIN`].
     pub drain: Duration,
+    /// Who is told of its health.
+    pub supervisor: Supervisor,
 }
 
 impl WorkerOptions {
     /// The defaults over `lanes`.
     pub fn new(lanes: Vec<Lane>) -> Self {
-        Self { lanes, lease: LEASE, poll: POLL, drain: DRAIN }
+        Self { lanes, lease: LEASE, poll: POLL, drain: DRAIN, supervisor: Supervisor::default() }
     }
 }
 
@@ -140,19 +144,23 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     queue.notices().listen();
     let execute = Execute { registry: registry.clone(), pool: pool.clone(), metrics: queue.metrics().clone() };
     let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
-    for lane in &options.lanes {
-        let (drain, backend) = lane_backend(lane, options.poll, &ground);
+    // All parts are there before the first begins.
+    let (pulse, parts) = (options.supervisor.part(), options.lanes.iter().map(|_| options.supervisor.part()));
+    for (lane, part) in options.lanes.iter().zip(parts.collect::<Vec<_>>()) {
+        let (drain, backend) = lane_backend(lane, options.poll, &ground, part);
         drains.push(drain);
         monitor = register(monitor, id, backend, execute.clone());
     }
     let context = monitor.context();
     let reaper = Reaper::new(relaxed.clone(), options.lease).announcing(ground.notices.clone(), ground.metrics.clone());
-    let lanes = options.lanes.iter().map(|lane| lane.queue.clone()).collect();
+    let lanes = options.lanes.iter().map(|lane| lane.queue.clone()).collect::<Vec<_>>();
     let (leases, beats, metrics) = (ground.leases.clone(), relaxed.clone(), ground.metrics.clone());
     let promoting =
         promoter::keep(relaxed.clone(), ground.notices.clone(), ground.metrics.clone(), ground.scheduled.clone());
+    let standing = standing::keep(options.supervisor.clone(), relaxed.clone(), ground.leases.clone(), lanes.clone());
     let loops = vec![
-        tokio::spawn(async move { leases.keep(&beats, &metrics).await }),
+        tokio::spawn(standing),
+        tokio::spawn(async move { leases.keep(&beats, &metrics, &pulse).await }),
         tokio::spawn(reaper.keep()),
         tokio::spawn(promoting),
         tokio::spawn(retain(queue.clone(), pool.clone())),
@@ -177,7 +185,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     }
 }
 
-fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground) -> (Arc<Drain>, LaneBackend) {
+fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Arc<Drain>, LaneBackend) {
     let window = lane.concurrency + lane.prefetch;
     let (acks, inbox) = mpsc::channel(window.max(1));
     let (done, drained) = oneshot::channel();
@@ -191,6 +199,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground) -> (Arc<Drain>, La
         acks: inbox,
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
+        part,
     };
     tokio::spawn(feeder.run(done));
     (drain.clone(), LaneBackend { lane: lane.clone(), shelf, drain, acks, drained })
@@ -239,19 +248,6 @@ impl Worker {
     pub fn in_flight(&self) -> usize {
         self.leases.count()
     }
-}
-
-/// Starts a worker and runs it until `stop` comes.
-pub async fn run(
-    queue: &Queue,
-    registry: &Registry,
-    pool: &PgPool,
-    options: &WorkerOptions,
-    stop: impl Future,
-) -> bool {
-    let worker = start(queue, registry, pool, options);
-    stop.await;
-    worker.stop().await
 }
 
 /// Says again and again that the worker is there, and for what.

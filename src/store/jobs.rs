@@ -115,6 +115,15 @@ pub async fn depths(db: impl PgExecutor<'_>) -> Result<Vec<Depth>, Error> {
     Ok(rows.into_iter().map(depth).collect())
 }
 
+/// How many jobs are due in `queues`, counted up to `limit`. Rides on `jobs_ready_idx`.
+pub async fn count_ready(db: impl PgExecutor<'_>, queues: &[String], limit: i64) -> Result<i64, Error> {
+    let statement = sqlx::query_scalar(
+        "select count(*) from
+             (select from krilin.jobs where state = 'ready' and queue = any($1) limit $2) as due",
+    );
+    within(statement.bind(queues).bind(limit).fetch_one(db)).await
+}
+
 /// How many live jobs of one kind stand where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::Request, middleware};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::serve::serve;
 use self::{
@@ -66,6 +66,7 @@ struct Inner {
     in_flight: Semaphore,
     queries: Semaphore,
     installed: Memory<(UserId, AppId), ()>,
+    stop: watch::Sender<bool>,
 }
 
 impl Web {
@@ -80,7 +81,8 @@ impl Web {
         let figures = Figures::new(parts.queue.metrics());
         let queries = Semaphore::new(limit::QUERIES_MAX);
         let in_flight = Semaphore::new(limit::IN_FLIGHT_MAX);
-        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed: Memory::default() }))
+        let (installed, stop) = (Memory::default(), watch::Sender::new(false));
+        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed, stop }))
     }
 
     /// The database, as `krilin_runtime`.
@@ -129,6 +131,17 @@ impl Web {
             jobs: Some(self.queue().tally().await),
             ..Moment::of(self.queue().metrics())
         }
+    }
+
+    /// The server begins to stop.
+    pub(in crate::web) fn stop(&self) {
+        self.0.stop.send_replace(true);
+    }
+
+    /// Waits until the server begins to stop. Whoever answers slowly on purpose waits for this too.
+    pub(in crate::web) async fn stopping(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.0.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
     pub(in crate::web) fn in_flight(&self) -> &Semaphore {

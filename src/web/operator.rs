@@ -18,7 +18,7 @@ use super::{
     figures::{self, Figures, Moment},
     serve::listen,
 };
-use crate::{queue::Queue, sandbox};
+use crate::{queue::Queue, sandbox, supervisor::Supervisor};
 
 /// Whose figures are told.
 pub struct Operated {
@@ -53,7 +53,7 @@ pub async fn serve(listener: TcpListener, operated: Operated, shutdown: impl Fut
         .route("/metrics", get(metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /healthz, and there is /metrics\n") })
         .with_state(Arc::new(operated));
-    listen(listener, router, shutdown).await;
+    listen(listener, router, &Supervisor::default(), shutdown).await;
 }
 
 /// 200 while the loops that keep the queue go round; 503 when one has stopped.

@@ -268,7 +268,11 @@ impl Order<'_> {
         let Enqueued { job_id, created } = enqueued;
         // From here on the job is committed: an error while looking at it must not look like a refusal.
         let view = match self.wishes.wait {
-            Some(wait) => self.web.queue().wait_for(enqueued, wait).await.ok().flatten(),
+            Some(wait) => tokio::select! {
+                view = self.web.queue().wait_for(enqueued, wait) => view.ok().flatten(),
+                // The job goes on without this server; its address is the answer.
+                () = self.web.stopping() => None,
+            },
             None if created => None,
             None => self.web.queue().get(job_id, Some(self.caller.user_id())).await.ok().flatten(),
         };

@@ -15,18 +15,32 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{Web, limit, router};
+use crate::supervisor::Supervisor;
 
 /// How long to wait after the operating system refused a connection: it is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the loop waits for a connection before it goes round without one, so that the watchdog sees it alive.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Answers requests on `listener` until `shutdown` is over. Then no connection is accepted, requests in flight are
-/// answered for at most [`limit::DRAIN_TIMEOUT`], and the rest is cut.
-pub async fn serve(listener: TcpListener, web: Web, shutdown: impl Future<Output = ()>) {
-    listen(listener, router(web), shutdown).await;
+/// answered for at most [`limit::DRAIN_TIMEOUT`], and the rest is cut. Who waits for a job's end is answered at once.
+pub async fn serve(listener: TcpListener, web: Web, supervisor: &Supervisor, shutdown: impl Future<Output = ()>) {
+    let shutdown = async {
+        shutdown.await;
+        web.stop();
+    };
+    listen(listener, router(web.clone()), supervisor, shutdown).await;
 }
 
 /// The same for any `router`.
-pub(super) async fn listen(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+pub(super) async fn listen(
+    listener: TcpListener,
+    router: Router,
+    supervisor: &Supervisor,
+    shutdown: impl Future<Output = ()>,
+) {
+    let part = supervisor.part();
+    part.beat();
     let places = Arc::new(Semaphore::new(limit::CONNECTIONS_MAX));
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -38,7 +52,13 @@ pub(super) async fn listen(listener: TcpListener, router: Router, shutdown: impl
         let (place, accepted) = tokio::select! {
             () = &mut shutdown => break,
             accepted = accept => accepted,
+            () = tokio::time::sleep(TURN) => {
+                supervisor.status(&format!("{} connections are open", connections.len()));
+                part.beat();
+                continue;
+            }
         };
+        part.beat();
         match accepted {
             Ok((stream, _)) => {
                 let answering = answer(stream, router.clone(), stopping.clone());
@@ -61,6 +81,7 @@ pub(super) async fn listen(listener: TcpListener, router: Router, shutdown: impl
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "cutting connections that did not end in time");
     }
+    part.end();
 }
 
 /// Answers the requests of one connection, one after the other, until it ends or the server stops.

@@ -41,6 +41,7 @@ mod sandbox;
 mod server;
 mod storage;
 mod streaks;
+mod supervisor;
 mod tidy;
 mod unique;
 mod up;

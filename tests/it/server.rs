@@ -9,6 +9,7 @@ use krilin::{
     model::token::{Scope, TokenText},
     queue::Queue,
     sandbox::{self, PoolOptions},
+    supervisor::Supervisor,
     web::{self, Parts, Web, limit::Burst},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -59,7 +60,9 @@ impl Server {
         let (pool, clock, apps) = (pool.clone(), Arc::new(SystemClock), Apps::new(pool.clone()));
         let web = Web::with_burst(Parts { pool, clock, queue, apps, sandbox }, burst);
         let (stop, stopped) = oneshot::channel::<()>();
-        let ended = tokio::spawn(web::serve(listener, web, async { drop(stopped.await) }));
+        let ended = tokio::spawn(async move {
+            web::serve(listener, web, &Supervisor::default(), async { drop(stopped.await) }).await;
+        });
         Self { url, stop: Some(stop), ended, client: reqwest::Client::new() }
     }
 

@@ -16,7 +16,7 @@ const LOCK_MAX_PACKAGES: usize = 450;
 /// The layers, lowest first. A module may import from lower layers.
 const LAYERS: &[&[&str]] = &[
     &["model"],
-    &["clock", "config", "http", "telemetry"],
+    &["clock", "config", "http", "supervisor", "telemetry"],
     &["cluster", "store"],
     &["apps", "queue", "sandbox"],
     &["ctx"],
