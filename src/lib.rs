@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod model;
 pub mod queue;
 pub mod sandbox;
+pub mod schedule;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;

@@ -65,7 +65,7 @@ pub(super) async fn observe(context: &Context, operated: Operated, stop: Stop) -
 }
 
 /// Refuses a schema that is newer or older than this binary's.
-async fn check_schema(pool: &PgPool) -> anyhow::Result<()> {
+pub(super) async fn check_schema(pool: &PgPool) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await.map_err(store::Error::from).context("connecting to the database")?;
     let status = schema::status(&mut connection).await.context("reading the schema's version")?;
     Ok(schema::check(&status)?)

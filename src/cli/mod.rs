@@ -13,6 +13,7 @@ mod engine;
 mod fsck;
 mod job;
 mod queue;
+mod schedule;
 mod serve;
 mod stop;
 pub mod table;
@@ -75,7 +76,7 @@ pub struct Global {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run everything in one process: a Postgres of its own, the HTTP server and a worker.
+    /// Run everything in one process: a Postgres of its own, the HTTP server, a worker and the scheduler.
     Up(up::Up),
     /// Serve HTTP.
     Serve(serve::Serve),
@@ -84,6 +85,9 @@ enum Verb {
     App(app::Verb),
     /// Run jobs.
     Work(work::Work),
+    /// Run jobs by the clock: the scheduler, and verbs for what it fires.
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
     /// List, show, enqueue, retry and cancel jobs.
     #[command(subcommand)]
     Job(job::Verb),
@@ -115,6 +119,7 @@ impl Verb {
             Self::Serve(verb) => verb.run(context).await,
             Self::App(verb) => verb.run(context).await,
             Self::Work(verb) => verb.run(context).await,
+            Self::Schedule(verb) => verb.run(context).await,
             Self::Job(verb) => verb.run(context).await,
             Self::Queue(verb) => verb.run(context).await,
             Self::Db(verb) => verb.run(context).await,

@@ -231,7 +231,13 @@ impl Trial {
             let run = Run { bundle, entry, input: &input, facts: &facts, limits, seed, now };
             self.actions.sandbox.run(run, &ctx).await?.value
         } else {
-            let job = JobFacts { id: job.to_string(), attempt: 1, trigger: "user".to_owned(), caller_app: None };
+            let job = JobFacts {
+                id: job.to_string(),
+                attempt: 1,
+                trigger: "user".to_owned(),
+                caller_app: None,
+                schedule: None,
+            };
             let request = Request { user, app: self.app.clone(), action, input: &input, job, now, seed };
             let (value, ended) = self.actions.pass(&self.pool, &request).await?;
             store::within(ended.transaction.commit()).await?;

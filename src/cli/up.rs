@@ -9,6 +9,7 @@ use super::{
     context::Context,
     db,
     engine::Engine,
+    schedule::Role,
     serve::{Listen, Server},
     stop::Stop,
     work::Worker,
@@ -24,7 +25,7 @@ use crate::{
 /// How often to look whether the private Postgres is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Run everything in one process: a Postgres of its own, the HTTP server and a worker.
+/// Run everything in one process: a Postgres of its own, the HTTP server, a worker and the scheduler.
 ///
 /// Without the credential `database_url`, a private Postgres is made below the state directory, from the programs that
 /// are installed, and stopped with this process. Other verbs on this machine find it there.
@@ -55,6 +56,7 @@ impl Up {
         let connections = config.database.serve_connections + config.database.work_connections;
         let engine = Engine::start(context, &database.url, "krilin-up", connections).await?;
         let server = Server::bind(context, &self.listen, engine.clone()).await?;
+        let scheduler = Role::new(&engine.pool, engine.clock.clone(), engine.queue.policies().clone(), &engine.queue);
         let worker = Worker::new(engine, config, &[])?;
         // Not ready before both roles are there.
         let starting = supervisor.part();
@@ -65,7 +67,8 @@ impl Up {
                 stop.now();
                 ended
             };
-            let (ended, ()) = tokio::join!(serving, worker.run(stop.clone(), &supervisor, starting));
+            let working = worker.run(stop.clone(), &supervisor, starting);
+            let (ended, (), ()) = tokio::join!(serving, working, scheduler.run(stop.clone(), &supervisor));
             ended
         };
         let mut roles = pin!(roles);

@@ -19,6 +19,7 @@ use crate::{
         id::{AppId, JobId, UserId},
         job::{Failure, Outcome},
         manifest::ActionKind,
+        schedule::Fire,
     },
     queue::{
         complete::{self, RESULT_MAX_BYTES},
@@ -35,6 +36,8 @@ struct Args<'a> {
     action: String,
     #[serde(borrow)]
     input: &'a RawValue,
+    /// The fire that made the job, where a schedule did.
+    schedule: Option<Fire>,
 }
 
 /// One pass to run.
@@ -103,6 +106,7 @@ impl AppAction {
         };
         let args: Args<'_> = serde_json::from_str(job.args.get())
             .map_err(|cause| invalid(&format!("an `app_action` needs {{\"action\", \"input\"}}: {cause}")))?;
+        let trigger = if args.schedule.is_some() { "schedule" } else { "user" };
         let request = Request {
             user,
             app: app.clone(),
@@ -111,8 +115,9 @@ impl AppAction {
             job: JobFacts {
                 id: job.id.to_string(),
                 attempt: job.tries.attempt,
-                trigger: "user".to_owned(),
+                trigger: trigger.to_owned(),
                 caller_app: None,
+                schedule: args.schedule,
             },
             now: job.due_at.unwrap_or(job.created_at),
             seed: seed(job.id),

@@ -52,6 +52,8 @@ uuid_id! {
     WorkerId;
     /// An API token.
     TokenId;
+    /// Something that runs again and again, or once at a time of its own.
+    ScheduleId;
     /// The right to finish one claimed job. Each claim has its own.
     LeaseToken;
 }

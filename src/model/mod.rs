@@ -11,6 +11,7 @@ pub mod job;
 pub mod manifest;
 pub mod near;
 pub mod policy;
+pub mod schedule;
 pub mod secret;
 pub mod shape;
 pub mod shaping;

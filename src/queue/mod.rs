@@ -229,6 +229,14 @@ impl Queue {
         }
     }
 
+    /// Wakes the workers of queues in which somebody else has made jobs, so many each, and counts these. After the commit.
+    pub fn ring(&self, queues: &std::collections::BTreeMap<String, usize>) {
+        if !queues.is_empty() {
+            self.0.metrics.enqueued(queues.values().sum());
+            self.0.notices.ready(queues.keys().map(String::as_str));
+        }
+    }
+
     /// How many jobs wait and run, per queue.
     pub async fn depths(&self) -> Result<Vec<Depth>, Error> {
         Ok(jobs::depths(&self.0.pool).await?)

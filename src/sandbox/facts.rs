@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::model::user::{User, WeekStart};
+use crate::model::{
+    schedule::Fire,
+    user::{User, WeekStart},
+};
 
 /// The fixed part of `ctx`. It goes into the child; nothing of it is ever believed when it comes back.
 #[derive(Debug, Clone, Serialize)]
@@ -80,4 +83,7 @@ pub struct JobFacts {
     /// The calling app, when an app called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller_app: Option<String>,
+    /// The fire, when a schedule triggered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Fire>,
 }

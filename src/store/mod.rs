@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod enqueue;
+pub mod fires;
 pub mod flow;
 pub mod fsck;
 pub mod health;
@@ -15,6 +16,7 @@ pub mod jobs;
 pub mod leases;
 pub mod notices;
 pub mod rows;
+pub mod schedules;
 pub mod schema;
 pub mod tables;
 pub mod tokens;

@@ -13,6 +13,8 @@ use super::{Error, within};
 pub const JOBS_CHANNEL: &str = "krilin_jobs";
 /// Awaited jobs ended: the sender's origin and their ids.
 pub const FINISHED_CHANNEL: &str = "krilin_finished";
+/// A schedule was made that may be due sooner than others: no payload.
+pub const SCHEDULES_CHANNEL: &str = "krilin_schedules";
 
 /// Sends one payload on each of the channels; an empty payload is left out. Postgres takes at most 8,000 bytes each.
 pub async fn notify(db: impl PgExecutor<'_>, jobs: &str, finished: &str) -> Result<(), Error> {
@@ -23,15 +25,26 @@ pub async fn notify(db: impl PgExecutor<'_>, jobs: &str, finished: &str) -> Resu
     Ok(())
 }
 
-/// A connection that listens on both channels.
+/// Says that schedules were made or changed.
+pub async fn notify_schedules(db: impl PgExecutor<'_>) -> Result<(), Error> {
+    within(sqlx::query("select pg_notify($1, '')").bind(SCHEDULES_CHANNEL).execute(db)).await?;
+    Ok(())
+}
+
+/// A connection that listens.
 pub struct Listener(PgListener);
 
 impl Listener {
-    /// Takes a connection out of `pool` and listens.
+    /// Takes a connection out of `pool` and listens to what concerns jobs.
     pub async fn connect(pool: &PgPool) -> Result<Self, Error> {
+        Self::on(pool, &[JOBS_CHANNEL, FINISHED_CHANNEL]).await
+    }
+
+    /// Takes a connection out of `pool` and listens on `channels`.
+    pub async fn on(pool: &PgPool, channels: &[&str]) -> Result<Self, Error> {
         let mut listener = within(PgListener::connect_with(pool)).await?;
         listener.eager_reconnect(false);
-        within(listener.listen_all([JOBS_CHANNEL, FINISHED_CHANNEL])).await?;
+        within(listener.listen_all(channels.iter().copied())).await?;
         Ok(Self(listener))
     }
 

@@ -57,7 +57,8 @@ fn facts() -> Facts {
     facts.user.name = "Ada".into();
     facts.app_id = "test".into();
     facts.app_version = "1.0.0".into();
-    facts.job = Some(JobFacts { id: "j1".into(), attempt: 1, trigger: "user".into(), caller_app: None });
+    facts.job =
+        Some(JobFacts { id: "j1".into(), attempt: 1, trigger: "user".into(), caller_app: None, schedule: None });
     facts.settings = json!({ "goal": 3 });
     facts
 }

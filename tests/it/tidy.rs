@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["clock", "config", "http", "supervisor", "telemetry"],
     &["cluster", "store"],
-    &["apps", "queue", "sandbox"],
+    &["apps", "queue", "sandbox", "schedule"],
     &["ctx"],
     &["jobs"],
     &["web"],

@@ -192,7 +192,7 @@ fn facts() -> Facts {
         user: UserFacts { id: nil.clone(), name: "You".to_owned(), ..user },
         app_id: "try".to_owned(),
         app_version: "0.0.0".to_owned(),
-        job: Some(JobFacts { id: nil, attempt: 1, trigger: "user".to_owned(), caller_app: None }),
+        job: Some(JobFacts { id: nil, attempt: 1, trigger: "user".to_owned(), caller_app: None, schedule: None }),
         settings,
     }
 }

@@ -207,7 +207,7 @@ fn user_zone() -> String {
 }
 
 /// What becomes of missed runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
     /// Nothing.
@@ -220,7 +220,7 @@ pub enum CatchUp {
 }
 
 /// What happens when the run before is not done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// This one is left out.
@@ -228,6 +228,45 @@ pub enum Overlap {
     Skip,
     /// This one waits.
     Queue,
+}
+
+impl CatchUp {
+    /// The name in JSON, SQL and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::One => "one",
+            Self::All => "all",
+        }
+    }
+}
+
+impl std::str::FromStr for CatchUp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::None, Self::One, Self::All].into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| format!("`{text}` is none of none, one, all"))
+    }
+}
+
+impl Overlap {
+    /// The name in JSON, SQL and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+impl std::str::FromStr for Overlap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Skip, Self::Queue].into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| format!("`{text}` is none of skip, queue"))
+    }
 }
 
 /// Events that the app publishes.

@@ -1,0 +1,27 @@
+-- due: locks the schedules that are due, with what judging them needs.
+--
+-- Invariants: what another scheduler holds is passed over, and what it has moved on meanwhile is seen as moved, because
+-- every column comes out of the locking scan itself. How the job before ended is looked up only where it counts, and only
+-- in days of the history in which it can have ended.
+-- Rides on schedules_due_idx; then on users_pkey, app_installations_pkey, jobs_pkey and job_history_id_idx.
+with due as materialized (
+    select *
+    from krilin.schedules
+    where state = 'active' and due_at <= krilin.now() - $2 * interval '1 millisecond'
+    order by due_at
+    limit $1
+    for update skip locked
+)
+select s.id, s.user_id, s.app_id, s.name, s.kind, s.args::text as args, s.cron, s.every_ms, s.once_at, s.timezone,
+    u.timezone as user_zone, s.anchor_at, s.starts_at, s.ends_at, s.jitter_ms, s.catch_up, s.overlap, s.max_runs,
+    s.pause_after, s.next_at, s.last_nominal_at, s.skip_until, s.missed, s.run_count, s.failure_count,
+    exists (select from krilin.jobs j where j.id = s.last_job_id) as live,
+    case when s.pause_after is not null and not s.last_job_judged then (
+        select h.state from krilin.job_history h
+        where h.id = s.last_job_id and h.finished_at >= s.last_fired_at limit 1
+    ) end as ended,
+    (select i.state from krilin.app_installations i where i.user_id = s.user_id and i.app_id = s.app_id) as installation,
+    krilin.now() as now
+from due s
+left join krilin.users u on u.id = s.user_id
+order by s.due_at
