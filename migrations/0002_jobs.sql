@@ -8,7 +8,7 @@ create table krilin.jobs (
     kind text not null,
     queue text not null,
     args jsonb not null,
-    state text not null check (state in ('scheduled', 'ready', 'running')),
+    state text not null check (state in ('parked', 'scheduled', 'ready', 'running')),
     priority smallint not null,
     attempt integer not null default 0 check (attempt >= 0),
     max_attempts integer not null check (max_attempts > 0),
@@ -26,8 +26,13 @@ create table krilin.jobs (
     trace_parent text,
     progress jsonb,
     last_error jsonb,
+    snoozes integer not null default 0,
+    stop_at timestamptz,
+    stop_reason text check (stop_reason in ('deadline', 'cancelled')),
+    children_when text check (children_when in ('all_done', 'all_ended')),
     awaited boolean not null default false,
     created_at timestamptz not null,
+    constraint jobs_stop_check check ((stop_at is null) = (stop_reason is null)),
     constraint jobs_lease_check check ((state = 'running') = (lease_token is not null and lease_until is not null))
 ) with (
     -- Every claim, retry and completion leaves a dead row (the state stands in index predicates, so no update is HOT):
@@ -46,7 +51,7 @@ create table krilin.jobs (
 
 comment on table krilin.jobs is 'Pending and running jobs. A job that ends leaves this table for job_history in the same statement.';
 comment on column krilin.jobs.seq is 'The order within a queue and priority: that of insertion.';
-comment on column krilin.jobs.state is 'Physical: scheduled and ready are both `pending` outside. Scheduled rows stand in an index of their own, never in front of ready ones.';
+comment on column krilin.jobs.state is 'Physical: parked, scheduled and ready are all `pending` outside. A parked row waits for its children. Scheduled rows stand in an index of their own, never in front of ready ones.';
 comment on column krilin.jobs.priority is 'Higher runs sooner.';
 comment on column krilin.jobs.attempt is 'Attempts begun and not given back; the present one included while running.';
 comment on column krilin.jobs.due_at is 'The time that was asked for; null for at once. A retry moves run_at and never this.';
@@ -56,6 +61,10 @@ comment on column krilin.jobs.unique_key is 'At most one live job has it; enqueu
 comment on column krilin.jobs.cause is 'What asked for the job, in words for the operator: `http`, `schedule`, `job <id>`.';
 comment on column krilin.jobs.trace_parent is 'W3C traceparent of the request that asked.';
 comment on column krilin.jobs.last_error is 'The error of the attempt before: {code, message, details}.';
+comment on column krilin.jobs.snoozes is 'Waits so far that cost no attempt.';
+comment on column krilin.jobs.stop_at is 'When the job must end: its deadline, or the moment in which it was cancelled while it ran.';
+comment on column krilin.jobs.children_when is 'The job begins when the jobs that name it as parent_id have ended, and this is what it expects of them.';
+comment on column krilin.jobs.parent_id is 'The job that waits for this one.';
 comment on column krilin.jobs.awaited is 'Somebody waits for the end: its commit is announced on krilin_finished.';
 
 create index jobs_ready_idx on krilin.jobs (queue, priority desc, seq) where state = 'ready';

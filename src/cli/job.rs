@@ -46,7 +46,7 @@ pub(super) enum Verb {
         /// The job's id.
         id: JobId,
     },
-    /// Cancel a job that has not ended. A handler that runs it is stopped, and nothing it did is kept.
+    /// Cancel a job that has not ended. One that runs is `cancelling` until its handler has stopped; nothing it did is kept.
     Cancel {
         /// The job's id.
         id: JobId,
@@ -58,7 +58,7 @@ pub(super) enum Verb {
 /// Which jobs to list.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only in this state: pending, running, done, dead or cancelled.
+    /// Only in this state: pending, running, cancelling, done, dead or cancelled.
     #[arg(long, value_parser = state)]
     state: Option<State>,
     /// Only of this kind.
@@ -196,6 +196,9 @@ impl fmt::Display for Shown {
             ("ended", job.finished_at.map(|at| at.to_rfc3339())),
             ("cause", job.cause.clone()),
             ("waits for", job.parked_reason.clone()),
+            ("deadline", job.deadline.map(|at| at.to_rfc3339())),
+            ("parent", job.parent_id.map(|id| id.to_string())),
+            ("progress", job.progress.as_ref().map(ToString::to_string)),
             ("arguments", Some(job.args.get().to_owned())),
             ("result", job.result.as_ref().map(|result| result.get().to_owned())),
             ("error", job.error.as_ref().map(ToString::to_string)),

@@ -8,7 +8,7 @@ use serde_json::Value;
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $code:ident $status:literal $again:ident;)+) => {
         /// The codes of [`CtxError`]: stable names that clients and app code may branch on.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Code { $($(#[doc = $doc])+ $code,)+ }
 
         impl Code {
@@ -77,6 +77,10 @@ codes! {
     AppError 500 Never;
     /// The job was cancelled.
     Cancelled 499 Never;
+    /// The job's deadline passed before it had ended.
+    DeadlineExceeded 504 Never;
+    /// A job that this one waited for did not end well; `details` counts them.
+    ChildFailed 424 Never;
     /// Postgres cannot be reached just now.
     Unavailable 503 Policy;
     /// Anything else; the cause is logged, not shown.

@@ -1,15 +1,18 @@
-//! A job's life: five states, four endings of an attempt, and the one function that decides what follows.
+//! A job's life: its states, what it is claimed, enqueued and shown as.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    error::{Again, Code, CtxError},
+    error::{Code, CtxError},
     id::{AppId, JobId, LeaseToken, UserId},
-    policy::Backoff,
+};
+pub use super::{
+    outcome::{Failure, Next, Outcome, Tries, next},
+    ties::{Stop, StopReason, Ties, When},
 };
 
 /// Where a job stands. Scheduled is `Pending` with a future `run_at`; retrying is `Pending` with `attempt > 0`.
@@ -20,6 +23,8 @@ pub enum State {
     Pending,
     /// A worker holds its lease.
     Running,
+    /// Somebody stopped it, and its worker has not yet said that it is over. Nothing it does is kept.
+    Cancelling,
     /// Ended well; its effects are committed.
     Done,
     /// Ended badly and for good.
@@ -39,6 +44,7 @@ impl State {
         match self {
             Self::Pending => "pending",
             Self::Running => "running",
+            Self::Cancelling => "cancelling",
             Self::Done => "done",
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
@@ -50,7 +56,7 @@ impl FromStr for State {
     type Err = CtxError;
 
     fn from_str(text: &str) -> Result<Self, CtxError> {
-        [Self::Pending, Self::Running, Self::Done, Self::Dead, Self::Cancelled]
+        [Self::Pending, Self::Running, Self::Cancelling, Self::Done, Self::Dead, Self::Cancelled]
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or_else(|| CtxError::new(Code::ValidationFailed, format!("`{text}` is no state of a job")))
@@ -60,115 +66,6 @@ impl FromStr for State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// How an attempt ended when nothing went wrong.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The work is done; its result as JSON. A kind whose completion is `transaction` has already committed it.
-    Done(Option<Box<RawValue>>),
-    /// Not now: run again after this long. Costs no attempt.
-    Snooze(Duration),
-    /// Never: nobody wants it any more, for this reason.
-    Cancel(String),
-}
-
-/// How an attempt ended when something went wrong. `?` on an [`anyhow::Error`] makes a `Retry`: the safe choice is the
-/// default one, and [`Failure::fatal`] is a visible decision.
-#[derive(Debug)]
-pub enum Failure {
-    /// Try again: after the given time (which costs no attempt), else after the policy's backoff.
-    Retry {
-        /// What went wrong.
-        source: CtxError,
-        /// How long the other side asked us to wait.
-        after: Option<Duration>,
-    },
-    /// Do not try again.
-    Fatal {
-        /// What went wrong.
-        source: CtxError,
-    },
-}
-
-impl Failure {
-    /// A failure that another attempt would only repeat.
-    pub fn fatal(source: CtxError) -> Self {
-        Self::Fatal { source }
-    }
-
-    /// What went wrong.
-    pub fn source(&self) -> &CtxError {
-        match self {
-            Self::Retry { source, .. } | Self::Fatal { source } => source,
-        }
-    }
-}
-
-impl From<CtxError> for Failure {
-    fn from(source: CtxError) -> Self {
-        let after = source.retry_after_ms.map(Duration::from_millis);
-        if source.code.again() == Again::Never { Self::Fatal { source } } else { Self::Retry { source, after } }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(cause: anyhow::Error) -> Self {
-        tracing::warn!(error = format!("{cause:#}"), "a handler failed without a code");
-        Self::Retry { source: CtxError::new(Code::Internal, "something went wrong on our side"), after: None }
-    }
-}
-
-/// How often a job has been tried, as the claim of its present attempt found it.
-#[derive(Debug, Clone, Copy)]
-pub struct Tries {
-    /// The present attempt; the first is 1.
-    pub attempt: u32,
-    /// The attempts it may have.
-    pub max_attempts: u32,
-    /// How the attempt before failed.
-    pub last_code: Option<Code>,
-}
-
-/// What becomes of a job whose attempt has ended.
-#[derive(Debug)]
-pub enum Next {
-    /// To the history as done.
-    Done(Option<Box<RawValue>>),
-    /// To the history as dead.
-    Dead(CtxError),
-    /// To the history as cancelled, for this reason.
-    Cancelled(String),
-    /// Pending again, for this long at least.
-    Later {
-        /// The time until the next attempt.
-        wait: Duration,
-        /// Whether the attempt counts.
-        spent: bool,
-        /// What went wrong; none for a snooze.
-        error: Option<CtxError>,
-    },
-}
-
-/// Decides what follows an attempt. `chance` is uniform in 0..1.
-///
-/// [`Again::Once`] means: a second failure in a row with the same code is final. A wait that the other side asked for
-/// costs no attempt.
-pub fn next(ended: Result<Outcome, Failure>, tries: Tries, backoff: &Backoff, chance: f64) -> Next {
-    let (source, after) = match ended {
-        Ok(Outcome::Done(result)) => return Next::Done(result),
-        Ok(Outcome::Snooze(wait)) => return Next::Later { wait, spent: false, error: None },
-        Ok(Outcome::Cancel(reason)) => return Next::Cancelled(reason),
-        Err(Failure::Fatal { source }) => return Next::Dead(source),
-        Err(Failure::Retry { source, after }) => (source, after),
-    };
-    let repeated = source.code.again() == Again::Once && tries.last_code == Some(source.code);
-    match after {
-        _ if source.code.again() == Again::Never || repeated => Next::Dead(source),
-        Some(wait) => Next::Later { wait, spent: false, error: Some(source) },
-        None if tries.attempt >= tries.max_attempts => Next::Dead(source),
-        None => Next::Later { wait: backoff.wait(tries.attempt, chance), spent: true, error: Some(source) },
     }
 }
 
@@ -207,6 +104,8 @@ pub struct ClaimedJob {
     pub cause: Option<String>,
     /// Whether somebody waits for its end.
     pub awaited: bool,
+    /// What binds it beside its kind.
+    pub ties: Ties,
 }
 
 /// What to enqueue. The policy of its kind fills what is `None`.
@@ -295,28 +194,10 @@ pub struct JobView {
     pub parked_reason: Option<String>,
     /// What asked for it.
     pub cause: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::duration::HumanDuration;
-
-    fn after(code: Code, attempt: u32, last_code: Option<Code>) -> Next {
-        let second = HumanDuration(Duration::from_secs(1));
-        let backoff = Backoff { first: second, factor: 2.0, longest: second, jitter: 0.0 };
-        let tries = Tries { attempt, max_attempts: 3, last_code };
-        next(Err(Failure::Retry { source: CtxError::new(code, "no"), after: None }), tries, &backoff, 0.5)
-    }
-
-    #[test]
-    fn the_code_says_whether_to_try_again() {
-        assert!(matches!(after(Code::Unavailable, 1, None), Next::Later { spent: true, .. }));
-        assert!(matches!(after(Code::Unavailable, 2, Some(Code::Unavailable)), Next::Later { .. }));
-        assert!(matches!(after(Code::Unavailable, 3, None), Next::Dead(_)));
-        assert!(matches!(after(Code::Refused, 1, None), Next::Dead(_)));
-        assert!(matches!(after(Code::Conflict, 1, None), Next::Later { .. }));
-        assert!(matches!(after(Code::Conflict, 2, Some(Code::Conflict)), Next::Dead(_)));
-        assert!(matches!(after(Code::Conflict, 2, Some(Code::Timeout)), Next::Later { .. }));
-    }
+    /// When it must have ended, while it is live.
+    pub deadline: Option<DateTime<Utc>>,
+    /// The job that waits for it.
+    pub parent_id: Option<JobId>,
+    /// What its handler last said of how far it is.
+    pub progress: Option<Value>,
 }

@@ -8,10 +8,23 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::duration::HumanDuration;
+use super::{
+    duration::HumanDuration,
+    error::{Again, Code},
+};
 
 /// The most attempts a policy or a caller may ask for.
 pub const MAX_ATTEMPTS_LIMIT: u32 = 100;
+/// The waits that cost no attempt which a job may have, unless its policy says otherwise.
+pub const SNOOZES_DEFAULT: u32 = 100;
+/// The most such waits a policy may allow: nothing is put off for ever.
+pub const SNOOZES_LIMIT: u32 = 10_000;
+/// The longest one wait may be, whoever asks for it.
+pub const WAIT_LONGEST: Duration = Duration::from_hours(24);
+/// How long a handler may go on after its job was cancelled, unless its policy says otherwise.
+pub const GRACE_DEFAULT: HumanDuration = HumanDuration(Duration::from_secs(5));
+/// The longest grace a policy may give.
+pub const GRACE_LONGEST: Duration = Duration::from_mins(5);
 /// The longest name of a kind or queue, in bytes.
 pub const NAME_MAX_LENGTH: usize = 63;
 
@@ -59,6 +72,34 @@ impl Backoff {
     }
 }
 
+/// What follows an attempt that ended with an error of one code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// Another attempt after the policy's backoff, as long as there are attempts left.
+    Retry,
+    /// Another attempt after this long, as long as there are attempts left.
+    RetryAfter(HumanDuration),
+    /// One more attempt; the same code twice in a row is final.
+    Once,
+    /// Not now: again after this long. Costs no attempt, as long as there are such waits left.
+    Snooze(HumanDuration),
+    /// The job ends as cancelled: nobody need look at it.
+    Cancel,
+    /// The job is dead at once: a dead letter.
+    Discard,
+}
+
+impl From<Again> for Rule {
+    fn from(again: Again) -> Self {
+        match again {
+            Again::Never => Self::Discard,
+            Again::Once => Self::Once,
+            Again::Policy => Self::Retry,
+        }
+    }
+}
+
 /// What `jobs/<kind>.toml` says. `jobs/README.md` is the field reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,10 +116,30 @@ pub struct Policy {
     pub completion: Completion,
     /// The longest one attempt may run.
     pub timeout: HumanDuration,
+    /// How long a handler may go on after its job was cancelled.
+    #[serde(default = "grace_default")]
+    pub grace: HumanDuration,
+    /// How long after it is due a job may begin and run at all; for ever where none. A job's own wins.
+    #[serde(default)]
+    pub deadline: Option<HumanDuration>,
     /// Attempts before a job is dead.
     pub max_attempts: u32,
+    /// Waits that cost no attempt; each one after these costs one.
+    #[serde(default = "snoozes_default")]
+    pub max_snoozes: u32,
     /// The wait between attempts.
     pub backoff: Backoff,
+    /// What follows an error, where it is not what the code itself says.
+    #[serde(default)]
+    pub errors: BTreeMap<Code, Rule>,
+}
+
+fn grace_default() -> HumanDuration {
+    GRACE_DEFAULT
+}
+
+fn snoozes_default() -> u32 {
+    SNOOZES_DEFAULT
 }
 
 /// Why a policy cannot be used.
@@ -117,12 +178,27 @@ impl Policy {
         Ok(policy)
     }
 
+    /// What follows an error of `code`.
+    pub fn rule(&self, code: Code) -> Rule {
+        self.errors.get(&code).copied().unwrap_or_else(|| code.again().into())
+    }
+
     fn check(&self, kind: &str) -> Result<(), PolicyError> {
-        let rules: [(bool, &'static str, &'static str); 7] = [
+        let waits = self.errors.values().filter_map(|rule| match rule {
+            Rule::RetryAfter(wait) | Rule::Snooze(wait) => Some(wait.0),
+            _ => None,
+        });
+        let waits_hold = waits.into_iter().all(|wait| (Duration::from_millis(1)..=WAIT_LONGEST).contains(&wait));
+        let deadline_holds = self.deadline.is_none_or(|deadline| deadline.0 >= Duration::from_millis(1));
+        let rules: [(bool, &'static str, &'static str); 11] = [
             (is_name(kind), "kind", "must be lowercase letters, digits and underscores"),
             (is_name(&self.queue), "queue", "must be lowercase letters, digits and underscores"),
             (self.timeout.0 >= Duration::from_millis(1), "timeout", "must be at least 1ms"),
+            (self.grace.0 <= GRACE_LONGEST, "grace", "must not be longer than 5m"),
+            (deadline_holds, "deadline", "must be at least 1ms"),
             ((1..=MAX_ATTEMPTS_LIMIT).contains(&self.max_attempts), "max_attempts", "must be from 1 to 100"),
+            (self.max_snoozes <= SNOOZES_LIMIT, "max_snoozes", "must not be over 10000"),
+            (waits_hold, "errors", "may wait from 1ms to 24h"),
             ((1.0..=100.0).contains(&self.backoff.factor), "backoff.factor", "must be from 1 to 100"),
             ((0.0..=1.0).contains(&self.backoff.jitter), "backoff.jitter", "must be from 0 to 1"),
             (self.backoff.longest >= self.backoff.first, "backoff.longest", "must not be shorter than backoff.first"),

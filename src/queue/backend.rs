@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     error::{Code, CtxError},
-    job::Lease,
+    job::{Lease, State},
 };
 
 /// One lane's source of jobs.
@@ -114,7 +114,7 @@ where
     }
 
     fn call(&mut self, task: Task<Work>) -> Self::Future {
-        let mut owed = Owed { lease: Some(task.args.lease), acks: self.acks.clone() };
+        let (tries, mut owed) = (task.args.job.tries, Owed { lease: Some(task.args.lease), acks: self.acks.clone() });
         let running = self.inner.call(task);
         Box::pin(async move {
             let ended = running.await.map_err(Into::into);
@@ -123,8 +123,12 @@ where
                     tracing::error!(error, "a layer around a job failed");
                     let error = CtxError::new(Code::Internal, "something went wrong on our side");
                     let error = Some(super::execute::json(&error));
-                    let wait = std::time::Duration::from_secs(1);
-                    Ack { lease, awaited: false, verdict: Verdict::Later { wait, spent: true, error } }
+                    let verdict = if tries.spent() {
+                        Verdict::End { state: State::Dead, result: None, error }
+                    } else {
+                        Verdict::Later { wait: std::time::Duration::from_secs(1), spent: true, error }
+                    };
+                    Ack { lease, awaited: false, verdict }
                 });
                 // The feeder outlives all attempts, and its inbox has room for every lease it gave out.
                 let _ = owed.acks.send(ack).await;

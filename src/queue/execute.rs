@@ -5,6 +5,7 @@ use std::{
     any::Any,
     convert::Infallible,
     panic::AssertUnwindSafe,
+    pin::pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,12 +27,14 @@ use super::{
 };
 use crate::model::{
     error::{Code, CtxError},
-    job::{ClaimedJob, Failure, Lease, Next, Outcome, State, next},
-    policy::Completion,
+    job::{ClaimedJob, Failure, Lease, Next, Outcome, State, StopReason, next},
+    policy::{Completion, SNOOZES_DEFAULT},
 };
 
 /// How long a job waits whose kind this worker does not know: an older worker beside a newer one.
 const UNKNOWN_KIND_WAIT: Duration = Duration::from_secs(30);
+/// How often it waits so before that costs attempts.
+const UNKNOWN_KIND_WAITS: u32 = SNOOZES_DEFAULT;
 
 /// A claimed job on its way to its handler.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub(super) struct Work {
     pub(super) job: ClaimedJob,
     pub(super) lease: Lease,
     pub(super) cancelled: Cancelled,
+    /// When it must have ended, and why.
+    pub(super) stop: Option<(Instant, StopReason)>,
 }
 
 /// What is to become of the row.
@@ -92,11 +97,8 @@ impl tower::Service<Task<Work>> for Execute {
 
 impl Execute {
     async fn attempt(&self, work: Work) -> Verdict {
-        let Work { job, lease, cancelled } = work;
-        let Some(kind) = self.registry.get(&job.kind) else {
-            tracing::warn!(job.id = %job.id, job.kind = job.kind, "job {} is of a kind this worker does not know", job.id);
-            return Verdict::Later { wait: UNKNOWN_KIND_WAIT, spent: false, error: None };
-        };
+        let Some(kind) = self.registry.get(&work.job.kind) else { return unknown(&work.job) };
+        let job = &work.job;
         let span = tracing::info_span!(
             "job.run",
             job.id = %job.id,
@@ -104,19 +106,9 @@ impl Execute {
             job.attempt = job.tries.attempt,
             trace.parent = job.trace_parent
         );
-        let (started, id, name, tries) = (Instant::now(), job.id, job.kind.clone(), job.tries);
+        let (started, id, name) = (Instant::now(), job.id, job.kind.clone());
         self.metrics.started(&name, &kind.policy.queue);
-        let attempt = Attempt { job, lease, pool: self.pool.clone(), cancelled: cancelled.clone() };
-        let ended = tokio::select! {
-            biased;
-            reason = cancelled.wait() => Err(reason),
-            ended = run(kind, attempt).instrument(span.clone()) => Ok(ended),
-        };
-        let verdict = match ended {
-            Ok(ended) => verdict(next(ended, tries, &kind.policy.backoff, chance(&lease)), kind.policy.completion),
-            Err(Reason::Lost) => Verdict::Lost,
-            Err(Reason::Drain) => Verdict::GiveBack,
-        };
+        let verdict = self.run(kind, work).instrument(span.clone()).await;
         self.metrics.ended(&name, &kind.policy.queue, outcome(&verdict), started.elapsed());
         span.in_scope(|| match &verdict {
             Verdict::Later { error: Some(error), .. } => {
@@ -127,11 +119,63 @@ impl Execute {
         });
         verdict
     }
+
+    /// The attempt until the handler ends, is stopped, or its job's time is over.
+    async fn run(&self, kind: &Kind, work: Work) -> Verdict {
+        let Work { job, lease, cancelled, stop } = work;
+        let tries = job.tries;
+        if let Some((_, reason)) = stop.filter(|(at, _)| *at <= Instant::now()) {
+            return stopped(reason);
+        }
+        let attempt = Attempt { job, lease, pool: self.pool.clone(), cancelled: cancelled.clone() };
+        let mut running = pin!(handle(kind, attempt));
+        let over = async {
+            match stop {
+                Some((at, reason)) => {
+                    tokio::time::sleep_until(at).await;
+                    reason
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            reason = cancelled.wait() => Err(reason),
+            ended = &mut running => Ok(ended),
+            reason = over => return stopped(reason),
+        };
+        let ended = match ended {
+            Err(Reason::Lost) => return Verdict::Lost,
+            Err(Reason::Drain) => return Verdict::GiveBack,
+            // A handler that has come to its end nevertheless has committed before the cancel, or commits with the queue.
+            Err(Reason::Cancelled) => match tokio::time::timeout(kind.policy.grace.0, running).await {
+                Ok(Ok(done @ Outcome::Done(_))) => Ok(done),
+                _ => return stopped(StopReason::Cancelled),
+            },
+            Ok(ended) => ended,
+        };
+        verdict(next(ended, tries, &kind.policy, chance(&lease)), kind.policy.completion)
+    }
+}
+
+fn stopped(reason: StopReason) -> Verdict {
+    Verdict::End { state: reason.state(), result: None, error: Some(json(&reason.error())) }
+}
+
+/// A job of a kind that this worker does not know: it waits for a newer worker, not for ever.
+fn unknown(job: &ClaimedJob) -> Verdict {
+    tracing::warn!(job.id = %job.id, job.kind = job.kind, "job {} is of a kind this worker does not know", job.id);
+    let free = job.tries.snoozes < UNKNOWN_KIND_WAITS;
+    if free || !job.tries.spent() {
+        return Verdict::Later { wait: UNKNOWN_KIND_WAIT, spent: !free, error: None };
+    }
+    let error = CtxError::new(Code::NotFound, format!("no worker knows jobs of the kind `{}`", job.kind));
+    Verdict::End { state: State::Dead, result: None, error: Some(json(&error)) }
 }
 
 /// The handler to its end, its timeout or its panic. A kind with a transaction of its own gets a task of its own, so that
 /// it runs beside others on all cores; jobs ended in batches share the worker's, for they are many and short.
-async fn run(kind: &Kind, attempt: Attempt) -> Result<Outcome, Failure> {
+async fn handle(kind: &Kind, attempt: Attempt) -> Result<Outcome, Failure> {
     let (handler, limit) = (kind.handler.clone(), kind.policy.timeout);
     let running = async move { handler.run(attempt).await };
     let running = match kind.policy.completion {

@@ -287,7 +287,11 @@ impl Feeder {
         let signals = self.ground.leases.hold(claimed.iter().map(|(_, lease)| lease));
         self.ground.metrics.held(self.ground.leases.count());
         self.kept.outstanding += count;
-        let works = claimed.into_iter().zip(signals).map(|((job, lease), cancelled)| Work { job, lease, cancelled });
+        let now = Instant::now();
+        let works = claimed.into_iter().zip(signals).map(|((job, lease), cancelled)| {
+            let stop = job.ties.stop.map(|stop| (now + stop.left, stop.reason));
+            Work { job, lease, cancelled, stop }
+        });
         self.shelf.works().extend(works);
         if count > 0 {
             self.shelf.taker.wake();

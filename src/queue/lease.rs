@@ -31,8 +31,11 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// Why a handler must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The job was cancelled, or is another worker's by now.
+    /// The job is another worker's by now, or nobody's.
     Lost,
+    /// The job was cancelled. The handler may go on for its policy's `grace`, to leave things in order; nothing that it
+    /// would commit with the job is kept.
+    Cancelled,
     /// The worker must end now; the job is given back.
     Drain,
 }
@@ -53,6 +56,7 @@ impl Cancelled {
         match self.0.reason.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Reason::Lost),
+            2 => Some(Reason::Cancelled),
             _ => Some(Reason::Drain),
         }
     }
@@ -71,7 +75,8 @@ impl Cancelled {
     fn raise(&self, reason: Reason) {
         let code = match reason {
             Reason::Lost => 1,
-            Reason::Drain => 2,
+            Reason::Cancelled => 2,
+            Reason::Drain => 3,
         };
         // The first reason stays: a job that is lost is not given back afterwards.
         let _ = self.0.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
@@ -126,6 +131,16 @@ impl Leases {
     /// Stops every handler.
     pub(super) fn stop_all(&self) {
         self.held().values().for_each(|held| held.cancelled.raise(Reason::Drain));
+    }
+
+    /// Tells the handlers of `jobs` that their job was cancelled.
+    pub(super) fn cancel(&self, jobs: &[JobId]) {
+        if !jobs.is_empty() {
+            let held = self.held();
+            held.values()
+                .filter(|held| jobs.contains(&held.job_id))
+                .for_each(|held| held.cancelled.raise(Reason::Cancelled));
+        }
     }
 
     /// How many are held.

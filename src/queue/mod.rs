@@ -16,6 +16,7 @@ mod promoter;
 pub mod reaper;
 pub mod registry;
 mod standing;
+pub mod stopper;
 mod waiters;
 pub mod worker;
 
@@ -36,16 +37,21 @@ use crate::{
         clock::Clock,
         error::{Code, CtxError},
         id::{JobId, UserId},
-        job::{Enqueued, JobView, NewJob},
+        job::{Enqueued, JobView, NewJob, State},
         policy::Policies,
     },
-    store::{self, history, jobs},
+    store::{
+        self, history, jobs,
+        stops::{self, Asked},
+    },
 };
 
 /// The most jobs one page of a listing has.
 pub const PAGE_MAX: u32 = 200;
 /// The longest [`Queue::wait`].
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often a cancel is tried that meets the job in the moment in which it begins or is put back.
+const CANCEL_TRIES: usize = 8;
 /// How often a waiter looks for itself.
 const LOOK_INTERVAL: Duration = Duration::from_millis(700);
 
@@ -158,18 +164,31 @@ impl Queue {
         Ok(history::list(&self.0.pool, filter, before, i64::from(limit.min(PAGE_MAX))).await?)
     }
 
-    /// Cancels a job that has not ended. A handler that runs it is stopped, and what it would commit is refused.
-    pub async fn cancel(&self, id: JobId, user_id: Option<UserId>) -> Result<(), Error> {
-        let error = CtxError::new(Code::Cancelled, "the job was cancelled");
-        match jobs::cancel(&self.0.pool, id, user_id, &error).await? {
-            Some(awaited) => {
-                if awaited {
-                    self.0.notices.finished([id]);
+    /// Cancels a job that has not ended. One that waits ends at once. The handler of one that runs is told within
+    /// [`stopper::STOP_INTERVAL`] and dropped after its policy's `grace`; from now on nothing it would commit with the job
+    /// is kept. Gives where the job stands: `Cancelled` or `Cancelling`.
+    pub async fn cancel(&self, id: JobId, user_id: Option<UserId>) -> Result<State, Error> {
+        for _ in 0..CANCEL_TRIES {
+            match stops::cancel(&self.0.pool, id, user_id).await? {
+                Some(Asked::Ended { awaited }) => {
+                    if awaited {
+                        self.0.notices.finished([id]);
+                    }
+                    return Ok(State::Cancelled);
                 }
-                Ok(())
+                Some(Asked::Running) => {
+                    self.0.notices.ready([stopper::BELL]);
+                    return Ok(State::Cancelling);
+                }
+                None => match self.get(id, user_id).await? {
+                    None => return Err(Error::NotFound),
+                    Some(job) if job.state.is_final() => return Err(Error::State("the job has ended already")),
+                    // It began or was put back at this very moment.
+                    Some(_) => {}
+                },
             }
-            None => Err(self.gone(id, user_id, "the job has ended already").await),
         }
+        Err(Error::Busy)
     }
 
     /// Makes a dead or cancelled job ready again, all its attempts before it.

@@ -50,8 +50,9 @@ pub struct Attempt {
     pub lease: Lease,
     /// Connections to Postgres as `krilin_runtime`.
     pub pool: PgPool,
-    /// Raised when the work is for nothing: the lease is lost, the job cancelled or the worker must stop now. The handler
-    /// is dropped at its next await then; only work outside this task (a child, a thread) need listen to it.
+    /// Raised when the work is for nothing. When the lease is lost or the worker must stop now, the handler is dropped at
+    /// its next await, and only work outside this task (a child, a thread) need listen. When the job was cancelled, the
+    /// handler may go on for its policy's `grace`, so one that has to leave something in order should listen.
     pub cancelled: Cancelled,
 }
 

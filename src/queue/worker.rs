@@ -24,7 +24,7 @@ use super::{
     promoter,
     reaper::Reaper,
     registry::Registry,
-    standing,
+    standing, stopper,
 };
 use crate::{
     model::{
@@ -129,7 +129,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let mut settings = KERNEL.to_vec();
     let durable = store::beside(pool, connections, &settings);
     settings.push(("synchronous_commit", "off"));
-    let relaxed = store::beside(pool, connections + 2, &settings);
+    let relaxed = store::beside(pool, connections + 3, &settings);
     for (name, pool) in WORKER_POOLS.into_iter().zip([&durable, &relaxed]) {
         queue.metrics().watch_pool(name, pool);
     }
@@ -163,6 +163,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         tokio::spawn(async move { leases.keep(&beats, &metrics, &pulse).await }),
         tokio::spawn(reaper.keep()),
         tokio::spawn(promoting),
+        tokio::spawn(stopper::keep(relaxed.clone(), ground.leases.clone(), ground.notices.clone())),
         tokio::spawn(retain(queue.clone(), pool.clone())),
         tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()))),
     ];

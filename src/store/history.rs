@@ -22,12 +22,13 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::days(1);
 
 /// The columns of a live job in the order of [`view`].
 const LIVE: &str = "id, kind, queue, user_id, app_id,
-    case state when 'running' then 'running' else 'pending' end as state, priority, attempt, max_attempts, run_at, created_at,
+    case when state <> 'running' then 'pending' when stop_reason = 'cancelled' then 'cancelling' else 'running' end as state, priority, attempt, max_attempts, run_at, created_at,
     started_at, null::timestamptz as finished_at, args::text as args, null::text as result, last_error as error,
-    parked_reason, cause";
+    parked_reason, cause, case stop_reason when 'deadline' then stop_at end as deadline, parent_id, progress";
 /// The columns of an ended job in the same order.
 const ENDED: &str = "id, kind, queue, user_id, app_id, state, priority, attempt, max_attempts, run_at, created_at,
-    started_at, finished_at, args::text, result::text, error, null::text, cause";
+    started_at, finished_at, args::text, result::text, error, null::text, cause,
+    null::timestamptz, parent_id, progress";
 
 /// The job `id`, wherever it is; only if it is `user_id`'s, where one is given.
 pub async fn find(db: impl PgExecutor<'_>, id: JobId, user_id: Option<UserId>) -> Result<Option<JobView>, Error> {
@@ -76,7 +77,8 @@ pub async fn list(
 ) -> Result<Vec<JobView>, Error> {
     let (live, ended) = match filter.state {
         Some(state) if state.is_final() => ("false", "state = $4"),
-        Some(State::Running) => ("state = 'running'", "false"),
+        Some(State::Running) => ("state = 'running' and stop_reason is distinct from 'cancelled'", "false"),
+        Some(State::Cancelling) => ("state = 'running' and stop_reason = 'cancelled'", "false"),
         Some(_) => ("state <> 'running'", "false"),
         None => ("true", "true"),
     };
@@ -137,6 +139,9 @@ fn view(row: &PgRow) -> Result<JobView, Error> {
             .map_err(unfit)?,
         parked_reason: row.try_get("parked_reason")?,
         cause: row.try_get("cause")?,
+        deadline: row.try_get("deadline")?,
+        parent_id: row.try_get("parent_id")?,
+        progress: row.try_get("progress")?,
     })
 }
 

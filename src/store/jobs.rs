@@ -5,10 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::{Error, within};
-use crate::model::{
-    error::CtxError,
-    id::{JobId, UserId},
-};
+use crate::model::id::{JobId, UserId};
 
 /// Makes scheduled jobs whose time has come ready, at most `limit`; gives the queues they wait in, a name per job.
 /// Rides on `jobs_scheduled_idx`.
@@ -33,33 +30,6 @@ pub async fn next_due_ms(db: impl PgExecutor<'_>) -> Result<Option<i64>, Error> 
          from krilin.jobs where state = 'scheduled' order by run_at limit 1",
     );
     within(statement.fetch_optional(db)).await
-}
-
-/// Moves a live job to the history as cancelled; gives whether it was live and whether somebody waits for it.
-/// A worker that runs it loses its lease by this. Rides on `jobs_pkey`.
-pub async fn cancel(
-    db: impl PgExecutor<'_>,
-    id: JobId,
-    user_id: Option<UserId>,
-    error: &CtxError,
-) -> Result<Option<bool>, Error> {
-    let statement = sqlx::query_scalar(
-        "with ending as (
-             delete from krilin.jobs where id = $1 and ($2::uuid is null or user_id = $2) returning *
-         ),
-         history as (
-             insert into krilin.job_history
-                 (id, user_id, app_id, kind, queue, args, state, priority, attempt, max_attempts, run_at, due_at,
-                  worker_id, started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, error, created_at,
-                  finished_at)
-             select id, user_id, app_id, kind, queue, args, 'cancelled', priority, attempt, max_attempts, run_at, due_at,
-                 worker_id, started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, $3::jsonb, created_at,
-                 krilin.now()
-             from ending
-         )
-         select awaited from ending",
-    );
-    within(statement.bind(id).bind(user_id).bind(sqlx::types::Json(error)).fetch_optional(db)).await
 }
 
 /// Makes a dead or cancelled job ready again, with all its attempts before it; gives its queue. Must run in a

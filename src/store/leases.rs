@@ -15,7 +15,7 @@ use super::{Error, within};
 use crate::model::{
     error::{Code, CtxError},
     id::{AppId, JobId, LeaseToken, WorkerId},
-    job::{ClaimedJob, Lease, State, Tries},
+    job::{ClaimedJob, Lease, State, Stop, StopReason, Ties, Tries, When},
 };
 
 /// How a job ends: done, dead or cancelled, with what it leaves behind as JSON text.
@@ -100,12 +100,34 @@ pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>
     Ok(Claimed { jobs: jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect(), ended, waited })
 }
 
+/// What few jobs have, as the claim packs it.
+#[derive(Default, serde::Deserialize)]
+struct Packed {
+    snoozes: u32,
+    stop_reason: Option<StopReason>,
+    stop_ms: Option<i64>,
+    parent_id: Option<JobId>,
+    children: Option<When>,
+}
+
+impl Packed {
+    fn ties(&self) -> Ties {
+        let left = Duration::from_millis(u64::try_from(self.stop_ms.unwrap_or(0)).unwrap_or(0));
+        let stop = self.stop_reason.map(|reason| Stop { reason, left });
+        Ties { stop, parent_id: self.parent_id, children: self.children }
+    }
+}
+
 /// Its place in the order, the job, and its lease. Columns by position: this runs for every job there is.
 fn claimed(row: &PgRow) -> Result<((i32, i64), ClaimedJob, Lease), Error> {
     let id: JobId = row.try_get(0)?;
     let args: String = row.try_get(5)?;
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
     let last_code: Option<String> = row.try_get(8)?;
+    let packed = match row.try_get::<Option<&str>, _>("ties")? {
+        Some(text) => serde_json::from_str(text).map_err(|cause| Error::Database(sqlx::Error::Decode(cause.into())))?,
+        None => Packed::default(),
+    };
     let job = ClaimedJob {
         id,
         kind: row.try_get(2)?,
@@ -116,12 +138,14 @@ fn claimed(row: &PgRow) -> Result<((i32, i64), ClaimedJob, Lease), Error> {
             attempt: count(row.try_get(6)?),
             max_attempts: count(row.try_get(7)?),
             last_code: last_code.and_then(|code| Code::ALL.iter().copied().find(|known| known.as_str() == code)),
+            snoozes: packed.snoozes,
         },
         created_at: row.try_get(9)?,
         due_at: row.try_get(10)?,
         trace_parent: row.try_get(11)?,
         cause: row.try_get(12)?,
         awaited: row.try_get(13)?,
+        ties: packed.ties(),
     };
     let order = (-i32::from(row.try_get::<i16, _>(14)?), row.try_get(15)?);
     Ok((order, job, Lease { job_id: id, token: row.try_get(1)? }))

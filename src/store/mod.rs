@@ -18,6 +18,7 @@ pub mod notices;
 pub mod rows;
 pub mod schedules;
 pub mod schema;
+pub mod stops;
 pub mod tables;
 pub mod tokens;
 pub mod users;

@@ -109,7 +109,7 @@ kinds! {
     /// The server has as many requests in its hands as it will take.
     Overloaded 503 true "overloaded" "The server is busy";
     /// The answer took longer than the server waits.
-    DeadlineExceeded 504 true "deadline-exceeded" "The answer took too long";
+    AnswerTimeout 504 true "answer-timeout" "The answer took too long";
 }
 
 /// `ValidationFailed` as `["validation", "failed"]`.

@@ -133,7 +133,7 @@ async fn bounded(web: &Web, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit::REQUEST_DEADLINE, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(
-            Kind::DeadlineExceeded,
+            Kind::AnswerTimeout,
             format!("no answer within {} s; what was begun may still end well", limit::REQUEST_DEADLINE.as_secs()),
         )
         .into_response(),

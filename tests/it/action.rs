@@ -9,7 +9,7 @@ use krilin::{
     model::{
         bundle::Bundle,
         id::{AppId, JobId, LeaseToken, UserId},
-        job::{ClaimedJob, JobView, Lease, NewJob, State, Tries},
+        job::{ClaimedJob, JobView, Lease, NewJob, State, Ties, Tries},
     },
     queue::{
         Queue,
@@ -119,12 +119,13 @@ impl Stage {
             user_id: Some(self.user),
             app_id: Some(self.app.clone()),
             args: to_raw_value(&json!({"action": action, "input": {}})).unwrap(),
-            tries: Tries { attempt: 1, max_attempts: 1, last_code: None },
+            tries: Tries { attempt: 1, max_attempts: 1, last_code: None, snoozes: 0 },
             created_at: now,
             due_at: None,
             trace_parent: None,
             cause: None,
             awaited: false,
+            ties: Ties::default(),
         };
         let lease = Lease { job_id: id, token };
         Attempt { job, lease, pool: self.kit.world.pool.clone(), cancelled: Cancelled::default() }

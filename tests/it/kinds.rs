@@ -44,12 +44,15 @@ pub struct Kit {
     pub gate: Arc<Notify>,
     /// The ids of the attempts that began.
     pub began: mpsc::UnboundedReceiver<(JobId, u32)>,
+    /// The ids of the jobs whose handlers heard that they were cancelled.
+    pub heard: mpsc::UnboundedReceiver<JobId>,
 }
 
 struct Scripted {
     own: bool,
     gate: Arc<Notify>,
     began: mpsc::UnboundedSender<(JobId, u32)>,
+    heard: mpsc::UnboundedSender<JobId>,
 }
 
 impl Handler for Scripted {
@@ -61,6 +64,10 @@ impl Handler for Scripted {
             let error = |code| CtxError::new(code, "as told");
             match args["do"].as_str().unwrap_or("ok") {
                 "block" => self.gate.notified().await,
+                "listen" => {
+                    attempt.cancelled.wait().await;
+                    let _ = self.heard.send(attempt.job.id);
+                }
                 "sleep" => tokio::time::sleep(millis).await,
                 "fail" => return Err(error(Code::Unavailable).into()),
                 "once" => return Err(error(Code::Conflict).into()),
@@ -96,7 +103,7 @@ impl Handler for Scripted {
 fn policy(completion: &str) -> Policy {
     let text = format!(
         "description = \"for tests\"\nqueue = \"test\"\npriority = 0\nasked_by = \"user\"\ncompletion = \"{completion}\"\n\
-         timeout = \"3s\"\nmax_attempts = 3\nbackoff = {{ first = \"50ms\", factor = 2.0, longest = \"1s\", jitter = 0.1 }}"
+         timeout = \"3s\"\ngrace = \"300ms\"\nmax_attempts = 3\nbackoff = {{ first = \"50ms\", factor = 2.0, longest = \"1s\", jitter = 0.1 }}"
     );
     Policy::parse(BATCH, &text, &[]).unwrap()
 }
@@ -108,12 +115,16 @@ impl Kit {
         let policies = Policies::default().with(BATCH, policy("batch")).with(OWN, policy("transaction"));
         let gate = Arc::new(Notify::new());
         let (sender, began) = mpsc::unbounded_channel();
-        let handler = |own| Arc::new(Scripted { own, gate: gate.clone(), began: sender.clone() }) as Arc<dyn Handler>;
+        let (hears, heard) = mpsc::unbounded_channel();
+        let handler = |own| {
+            let (gate, began, heard) = (gate.clone(), sender.clone(), hears.clone());
+            Arc::new(Scripted { own, gate, began, heard }) as Arc<dyn Handler>
+        };
         let registry = Registry::new(&policies, [(BATCH, handler(false)), (OWN, handler(true))]).unwrap();
         let queue = Queue::new(&world.pool, Arc::new(SystemClock), policies);
         let mut options = WorkerOptions::new(vec![Lane::new("test", 4)]);
         options.drain = Duration::from_millis(300);
-        Self { world, queue, registry, options, gate, began }
+        Self { world, queue, registry, options, gate, began, heard }
     }
 
     pub fn worker(&self) -> Worker {

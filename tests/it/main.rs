@@ -41,6 +41,7 @@ mod retry;
 mod sandbox;
 mod schedule;
 mod server;
+mod stops;
 mod storage;
 mod streaks;
 mod supervisor;

@@ -38,7 +38,12 @@ claimed as (
     ))
     returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,
         j.last_error ->> 'code' as last_code, j.created_at, j.due_at, j.trace_parent, j.cause, j.awaited,
-        j.priority, j.seq, j.run_at, j.started_at
+        j.priority, j.seq, j.run_at, j.started_at,
+        -- What few jobs have comes as one value, so that the others pay for one null.
+        case when j.snoozes > 0 or j.stop_at is not null or j.parent_id is not null or j.children_when is not null then
+            jsonb_build_object('snoozes', j.snoozes, 'stop_reason', j.stop_reason, 'parent_id', j.parent_id,
+                'stop_ms', (extract(epoch from j.stop_at - clock.now) * 1000)::bigint, 'children', j.children_when)::text
+        end as ties
 )
 select claimed.*, ended.ids as ended
 from (

@@ -18,6 +18,7 @@ update krilin.jobs j
 set state = case when i.wait_ms > 0 then 'scheduled' else 'ready' end,
     run_at = case when i.wait_ms is null then j.run_at else clock.now + i.wait_ms * interval '1 millisecond' end,
     attempt = j.attempt - case when i.spent then 0 else 1 end,
+    snoozes = j.snoozes + case when i.wait_ms is null or i.spent then 0 else 1 end,
     last_error = coalesce(i.error::jsonb, j.last_error),
     lease_token = null, lease_until = null, worker_id = null
 from clock, input i

@@ -1,11 +1,12 @@
 -- reap: frees the given jobs whose lease has run out.
 --
 -- Invariant: fenced per row. A job that was renewed, completed, cancelled or claimed again since it was looked at has
--- another token or a later lease_until and is not touched. The lost attempt counts; with none left the job is dead.
+-- another token or a later lease_until and is not touched. The lost attempt counts; with none left the job is dead. One
+-- that was cancelled while it ran is freed, and ends as cancelled by stop.sql.
 -- Rides on jobs_pkey.
 with clock as materialized (select krilin.now() as now),
 expired as (
-    select j.id, j.attempt >= j.max_attempts as spent
+    select j.id, j.attempt >= j.max_attempts and j.stop_reason is distinct from 'cancelled' as spent
     from krilin.jobs j, clock, unnest($1::uuid[], $2::uuid[]) as i(id, token)
     where j.id = i.id and j.lease_token = i.token and j.lease_until < clock.now
     for update of j skip locked
@@ -30,7 +31,8 @@ history as (
 ),
 freed as (
     update krilin.jobs j
-    set state = 'ready', lease_token = null, lease_until = null, worker_id = null
+    set state = 'ready', attempt = least(j.attempt, j.max_attempts - 1), lease_token = null, lease_until = null,
+        worker_id = null
     from expired
     where j.id = expired.id and not expired.spent
     returning j.id, j.queue

@@ -68,6 +68,14 @@ pub struct Job {
     pub error: Option<JobError>,
     /// Why it waits, where that is not only for its time.
     pub parked_reason: Option<String>,
+    /// When it must have ended, while it is live.
+    pub deadline: Option<DateTime<Utc>>,
+    /// The job that waits for it.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub parent_id: Option<JobId>,
+    /// What its handler last said of how far it is.
+    #[schema(value_type = Option<Object>)]
+    pub progress: Option<serde_json::Value>,
 }
 
 /// Why a job failed.
@@ -107,6 +115,9 @@ impl From<JobView> for Job {
             result: view.result,
             error: view.error.map(JobError::from),
             parked_reason: view.parked_reason,
+            deadline: view.deadline,
+            parent_id: view.parent_id,
+            progress: view.progress,
         }
     }
 }
@@ -241,15 +252,17 @@ pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Re
     Ok(([(header::CONTENT_TYPE, "application/json")], json(&answer)?).into_response())
 }
 
-/// Cancels a job that has not ended.
+/// Cancels a job that has not ended. One that runs is stopped within about a second and its kind's grace.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = uuid::Uuid, Path, description = "The job")),
     responses((status = 200, description = "The job, cancelled", body = JobAnswer),
+        (status = 202, description = "The job, cancelling: its worker was told, and nothing it does is kept", body = JobAnswer),
         (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
 pub async fn cancel(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.may(Scope::JobsWrite)?;
-    web.queue().cancel(parse(&id)?, Some(caller.user_id())).await?;
-    after(&web, &caller, &id).await
+    let state = web.queue().cancel(parse(&id)?, Some(caller.user_id())).await?;
+    let status = if state == JobState::Cancelling { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, after(&web, &caller, &id).await?).into_response())
 }
 
 /// Makes a dead or cancelled job pending again, all its attempts before it.
