@@ -129,11 +129,13 @@ create table krilin.idempotency_keys (
     key text not null,
     request_hash bytea not null,
     job_id uuid not null,
+    answer jsonb not null default '{"outcome": "created", "state": "pending"}',
     created_at timestamptz not null,
     constraint idempotency_keys_unique unique nulls not distinct (user_id, key)
 );
 comment on table krilin.idempotency_keys is 'Idempotency-Key of a request and the job it made; committed together with the job.';
 comment on column krilin.idempotency_keys.request_hash is 'SHA-256 of the request; the same key with another hash is refused.';
+comment on column krilin.idempotency_keys.answer is 'What the request was answered: {outcome, state, told}.';
 create index idempotency_keys_created_idx on krilin.idempotency_keys (created_at);
 
 -- The runtime role may not create or drop tables. These two functions are all it can do about partitions.

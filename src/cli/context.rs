@@ -20,7 +20,8 @@ use crate::{
     clock::SystemClock,
     cluster,
     config::{self, Config, Layers, Loaded, credentials},
-    model::secret::Secret,
+    jobs,
+    model::{policy::Policies, secret::Secret},
     store,
     supervisor::Supervisor,
     telemetry,
@@ -59,6 +60,12 @@ impl Context {
             tracing::warn!(%error, "the service manager cannot be told how things stand (NOTIFY_SOCKET)");
             Supervisor::default()
         })
+    }
+
+    /// The policies of all kinds of jobs, with the operator's changes.
+    pub fn policies(&self) -> anyhow::Result<Policies> {
+        let directory = self.config()?.policies_directory.as_path();
+        Ok(jobs::policies(Some(directory).filter(|directory| directory.is_dir()))?)
     }
 
     /// The configuration with its provenance, read and checked at the first call.

@@ -11,6 +11,7 @@ use super::{context::Context, table::Table};
 use crate::{
     cluster,
     model::secret::Secret,
+    queue::kinds,
     store::{self, schema},
 };
 
@@ -84,8 +85,11 @@ impl fmt::Display for Migrated {
 }
 
 async fn migrate(context: &Context) -> anyhow::Result<()> {
+    let policies = context.policies()?;
     let mut owner = context.owner_connection().await?;
-    context.answer(&bring_up(&mut owner).await?)
+    let migrated = bring_up(&mut owner).await?;
+    kinds::publish(&mut owner, &policies, true).await.context("writing down the kinds of jobs")?;
+    context.answer(&migrated)
 }
 
 /// Applies what is pending, unless the schema is newer than this binary.

@@ -10,9 +10,8 @@ use super::{context::Context, stop::Stop};
 use crate::{
     apps::loaded::Apps,
     clock::SystemClock,
-    jobs,
     model::{clock::Clock, secret::Secret},
-    queue::Queue,
+    queue::{Queue, kinds},
     sandbox::{Pool, PoolOptions},
     store::{self, schema},
     web::operator::{self, Operated},
@@ -37,10 +36,10 @@ impl Engine {
     /// Connects to `url` as `name` with at most `connections`. Refuses a schema that is not this binary's.
     pub(super) async fn start(context: &Context, url: &Secret, name: &str, connections: u32) -> anyhow::Result<Self> {
         let config = context.config()?;
-        let overlay = Some(config.policies_directory.as_path()).filter(|directory| directory.is_dir());
-        let policies = jobs::policies(overlay)?;
+        let policies = context.policies()?;
         let pool = store::pool(url, name, connections)?;
         check_schema(&pool).await?;
+        kinds::publish(&pool, &policies, false).await.context("writing down the kinds of jobs")?;
         let mut options = PoolOptions::default();
         if config.sandbox.children > 0 {
             options.size = config.sandbox.children;

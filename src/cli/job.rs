@@ -1,6 +1,6 @@
 //! `krilin job`: what is to be done, what was done, and the verbs by which an operator steps in.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::{context::Context, table::Table, user};
 use crate::{
     clock::SystemClock,
-    jobs,
     model::{
         error::CtxError,
         id::{AppId, JobId},
@@ -104,8 +103,7 @@ fn arguments(text: &str) -> Result<Value, String> {
 
 impl Verb {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let directory = context.config()?.policies_directory.as_path();
-        let policies = jobs::policies(Some(directory).filter(|directory: &&Path| directory.is_dir()))?;
+        let policies = context.policies()?;
         if matches!(self, Self::Kinds) {
             return context.answer(&Kinds::of(&policies));
         }

@@ -12,7 +12,7 @@ use crate::{
         job::{Failure, Outcome},
     },
     queue::registry::{Attempt, Handler},
-    store::history,
+    store::{enqueue, history},
 };
 
 /// Partitions that exist before their day comes.
@@ -35,14 +35,15 @@ impl Handler for Retention {
             let pool = &attempt.pool;
             let created = history::create_partitions(pool, PARTITIONS_AHEAD).await?;
             let dropped = history::drop_partitions(pool, HISTORY_KEPT).await?;
-            let (mut keys, mut attempts) = (0, 0);
+            let (mut keys, mut attempts, mut periods) = (0, 0, 0);
             for _ in 0..PAGES {
-                let (old_keys, old_attempts) = (
+                let (old_keys, old_attempts, old_periods) = (
                     history::prune_idempotency_keys(pool, KEYS_KEPT, PAGE).await?,
                     history::prune_attempts(pool, HISTORY_KEPT, PAGE).await?,
+                    enqueue::prune_unique_periods(pool, PAGE).await?,
                 );
-                (keys, attempts) = (keys + old_keys, attempts + old_attempts);
-                if old_keys + old_attempts == 0 {
+                (keys, attempts, periods) = (keys + old_keys, attempts + old_attempts, periods + old_periods);
+                if old_keys + old_attempts + old_periods == 0 {
                     break;
                 }
             }
@@ -51,6 +52,7 @@ impl Handler for Retention {
             let result = serde_json::json!({
                 "partitions_created": created, "partitions_dropped": dropped,
                 "idempotency_keys_forgotten": keys, "attempts_forgotten": attempts,
+                "unique_periods_forgotten": periods,
             });
             let result = to_raw_value(&result).map_err(|cause| CtxError::new(Code::Internal, cause.to_string()))?;
             Ok(Outcome::Done(Some(result)))

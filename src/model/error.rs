@@ -94,10 +94,12 @@ impl fmt::Display for Code {
 }
 
 /// An error as app code catches it (`KrilinError`) and as a problem document carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema)]
 #[error("{code}: {message}")]
+#[schema(as = JobError)]
 pub struct CtxError {
     /// Which of the codes.
+    #[schema(value_type = String)]
     pub code: Code,
     /// For a person: what happened and, where it helps, what to do. Never holds another user's data or an internal cause.
     pub message: String,

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
+pub use super::enqueue::{Enqueued, Idempotency, NewJob, OnConflict, Placed, Unique};
 use super::{
     error::{Code, CtxError},
     id::{AppId, JobId, LeaseToken, UserId},
@@ -108,63 +109,19 @@ pub struct ClaimedJob {
     pub ties: Ties,
 }
 
-/// What to enqueue. The policy of its kind fills what is `None`.
-#[derive(Debug, Clone, Default)]
-pub struct NewJob {
-    /// The kind; unknown ones are refused.
-    pub kind: String,
-    /// For whom.
-    pub user_id: Option<UserId>,
-    /// For which app.
-    pub app_id: Option<AppId>,
-    /// What the handler gets.
-    pub args: Value,
-    /// Not before this instant.
-    pub run_at: Option<DateTime<Utc>>,
-    /// Higher runs sooner.
-    pub priority: Option<i16>,
-    /// Attempts before it is dead.
-    pub max_attempts: Option<u32>,
-    /// While a live job has this key, enqueuing gives back that one.
-    pub unique_key: Option<String>,
-    /// Makes a repeated request harmless.
-    pub idempotency: Option<Idempotency>,
-    /// W3C traceparent of the request that asks.
-    pub trace_parent: Option<String>,
-    /// What asks, in words for the operator.
-    pub cause: Option<String>,
-    /// Whether somebody is going to wait for the end (`Queue::wait`).
-    pub awaited: bool,
-}
-
-/// An `Idempotency-Key` with what it stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Idempotency {
-    /// The key, unique per user.
-    pub key: String,
-    /// SHA-256 of the request. The same key with another hash is refused.
-    pub request_hash: [u8; 32],
-}
-
-/// What an enqueue came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Enqueued {
-    /// The new job, or the one that was there.
-    pub job_id: JobId,
-    /// Whether it is new.
-    pub created: bool,
-}
-
 /// A job as its owner and the operator see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = Job)]
 pub struct JobView {
     /// Its id.
+    #[schema(value_type = uuid::Uuid)]
     pub id: JobId,
     /// Its kind.
     pub kind: String,
     /// Its lane.
     pub queue: String,
     /// For whom it runs.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub user_id: Option<UserId>,
     /// For which app.
     pub app_id: Option<String>,
@@ -185,10 +142,13 @@ pub struct JobView {
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
     /// What it was given.
+    #[schema(value_type = Object)]
     pub args: Box<RawValue>,
     /// What it came to, when it is done.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub result: Option<Box<RawValue>>,
     /// Why it is dead or cancelled, or how its latest attempt failed.
+    #[schema(value_type = Option<CtxError>)]
     pub error: Option<CtxError>,
     /// Why it waits, where that is not only for its time.
     pub parked_reason: Option<String>,
@@ -197,7 +157,9 @@ pub struct JobView {
     /// When it must have ended, while it is live.
     pub deadline: Option<DateTime<Utc>>,
     /// The job that waits for it.
+    #[schema(value_type = Option<uuid::Uuid>)]
     pub parent_id: Option<JobId>,
     /// What its handler last said of how far it is.
+    #[schema(value_type = Option<Object>)]
     pub progress: Option<Value>,
 }

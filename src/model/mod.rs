@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod clock;
 pub mod duration;
+pub mod enqueue;
 pub mod error;
 pub mod flow;
 pub mod host;

@@ -25,6 +25,8 @@ pub const WAIT_LONGEST: Duration = Duration::from_hours(24);
 pub const GRACE_DEFAULT: HumanDuration = HumanDuration(Duration::from_secs(5));
 /// The longest grace a policy may give.
 pub const GRACE_LONGEST: Duration = Duration::from_mins(5);
+/// The furthest a job may be moved before or behind others of its queue.
+pub const PRIORITY_MAX: i16 = 100;
 /// The longest name of a kind or queue, in bytes.
 pub const NAME_MAX_LENGTH: usize = 63;
 
@@ -190,9 +192,10 @@ impl Policy {
         });
         let waits_hold = waits.into_iter().all(|wait| (Duration::from_millis(1)..=WAIT_LONGEST).contains(&wait));
         let deadline_holds = self.deadline.is_none_or(|deadline| deadline.0 >= Duration::from_millis(1));
-        let rules: [(bool, &'static str, &'static str); 11] = [
+        let rules: [(bool, &'static str, &'static str); 12] = [
             (is_name(kind), "kind", "must be lowercase letters, digits and underscores"),
             (is_name(&self.queue), "queue", "must be lowercase letters, digits and underscores"),
+            ((-PRIORITY_MAX..=PRIORITY_MAX).contains(&self.priority), "priority", "must be from -100 to 100"),
             (self.timeout.0 >= Duration::from_millis(1), "timeout", "must be at least 1ms"),
             (self.grace.0 <= GRACE_LONGEST, "grace", "must not be longer than 5m"),
             (deadline_holds, "deadline", "must be at least 1ms"),

@@ -2,7 +2,7 @@
 //! Refuses an unknown kind, arguments that are too large, a key that stands for another request, and more waiting callers
 //! than [`BACKLOG`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
@@ -11,13 +11,14 @@ use super::{Error, metrics::Metrics, notify::Notices};
 use crate::{
     model::{
         clock::Clock,
+        duration,
         id::JobId,
-        job::{Enqueued, NewJob},
-        policy::{MAX_ATTEMPTS_LIMIT, Policies},
+        job::{Enqueued, NewJob, OnConflict, Placed, Unique},
+        policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX, Policies},
     },
     store::{
         self,
-        enqueue::{self, NewRow},
+        enqueue::{self, NewRow, Refused},
     },
 };
 
@@ -33,8 +34,12 @@ pub const ARGS_MAX_BYTES: usize = 256 * 1024;
 pub const KEY_MAX_BYTES: usize = 255;
 /// Inserts in flight at once. Two: one waits for the disk while the next is prepared.
 const INSERTS_AT_ONCE: usize = 2;
-/// How often a unique key is looked up whose job ends at the same moment.
-const UNIQUE_TRIES: usize = 5;
+/// How often a batch is tried that met another one over the same keys.
+const MEETINGS_MAX: usize = 3;
+/// The shortest period of a unique key.
+pub const PERIOD_MIN: Duration = Duration::from_secs(1);
+/// The longest period, delay or `max_wait`.
+pub const WAIT_LONGEST: Duration = duration::LONGEST;
 
 struct Caller {
     row: NewRow,
@@ -78,28 +83,44 @@ impl Enqueuer {
 
     /// Many jobs, all or none.
     pub(super) async fn many(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
-        if jobs.len() > INSERT_MAX {
-            return Err(Error::TooMany(jobs.len()));
-        }
-        let rows: Vec<_> = jobs.into_iter().map(|job| self.row(job)).collect::<Result<_, _>>()?;
+        let rows = self.rows(jobs)?;
         let done = self.inserter.all(&rows).await?;
         self.inserter.announce(&rows, &done);
         Ok(done)
     }
 
+    /// Many jobs in the caller's transaction on `db`.
+    pub(super) async fn within(&self, db: &mut PgConnection, jobs: Vec<NewJob>) -> Result<Uncommitted, Error> {
+        let rows = self.rows(jobs)?;
+        let rows: Vec<&NewRow> = rows.iter().collect();
+        let jobs = if rows.iter().all(|row| !row.is_keyed()) {
+            enqueue::insert(db, &rows).await?;
+            rows.iter().map(|row| Enqueued::new(row.id)).collect()
+        } else {
+            let placed = enqueue::place(db, &rows).await?;
+            placed.into_iter().map(|placed| placed.map_err(Error::from)).collect::<Result<Vec<_>, _>>()?
+        };
+        let due = rows.iter().zip(&jobs).filter(|(row, done)| wakes(row, done)).map(|(row, _)| row.queue.clone());
+        Ok(Uncommitted { queues: due.collect(), jobs, inserter: self.inserter.clone() })
+    }
+
+    fn rows(&self, jobs: Vec<NewJob>) -> Result<Vec<NewRow>, Error> {
+        if jobs.len() > INSERT_MAX {
+            return Err(Error::TooMany(jobs.len()));
+        }
+        jobs.into_iter().map(|job| self.row(job)).collect()
+    }
+
     fn row(&self, job: NewJob) -> Result<NewRow, Error> {
         let Some(policy) = self.policies.get(&job.kind) else { return Err(Error::UnknownKind(job.kind)) };
         let args = serde_json::to_string(&job.args).map_err(|cause| Error::Unfit(cause.to_string()))?;
+        let max_attempts = job.max_attempts.unwrap_or(policy.max_attempts);
+        let priority = job.priority.unwrap_or(policy.priority);
         if args.len() > ARGS_MAX_BYTES {
             return Err(Error::Unfit(format!("the arguments have {} bytes; {ARGS_MAX_BYTES} are allowed", args.len())));
         }
-        let key_lengths = [job.unique_key.as_deref(), job.idempotency.as_ref().map(|given| given.key.as_str())];
-        if key_lengths.into_iter().flatten().any(|key| key.is_empty() || key.len() > KEY_MAX_BYTES) {
-            return Err(Error::Unfit(format!("a key has 1 to {KEY_MAX_BYTES} bytes")));
-        }
-        let max_attempts = job.max_attempts.unwrap_or(policy.max_attempts);
-        if !(1..=MAX_ATTEMPTS_LIMIT).contains(&max_attempts) {
-            return Err(Error::Unfit(format!("max_attempts is from 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}")));
+        if let Some(wrong) = wrong(&job, max_attempts, priority) {
+            return Err(Error::Unfit(wrong));
         }
         Ok(NewRow {
             id: JobId::new(self.clock.as_ref()),
@@ -108,15 +129,88 @@ impl Enqueuer {
             queue: policy.queue.clone(),
             kind: job.kind,
             args,
-            priority: job.priority.unwrap_or(policy.priority),
+            priority,
             max_attempts: i32::try_from(max_attempts).expect("at most a hundred"),
             run_at: job.run_at,
+            delay: job.delay,
             cause: job.cause,
             trace_parent: job.trace_parent,
             awaited: job.awaited,
-            unique_key: job.unique_key,
+            unique: job.unique,
             idempotency: job.idempotency,
         })
+    }
+}
+
+/// What is wrong with a job beside its kind and the size of its arguments.
+fn wrong(job: &NewJob, max_attempts: u32, priority: i16) -> Option<String> {
+    let unique = job.unique.as_ref();
+    let keys = [unique.map(|unique| &unique.key), job.idempotency.as_ref().map(|given| &given.key)];
+    let rules = [
+        (
+            keys.into_iter().flatten().all(|key| (1..=KEY_MAX_BYTES).contains(&key.len())),
+            format!("a key has 1 to {KEY_MAX_BYTES} bytes"),
+        ),
+        (
+            (1..=MAX_ATTEMPTS_LIMIT).contains(&max_attempts),
+            format!("max_attempts is from 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}"),
+        ),
+        (
+            priority.unsigned_abs() <= PRIORITY_MAX.unsigned_abs(),
+            format!("a priority is from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}"),
+        ),
+        (job.run_at.is_none() || job.delay.is_none(), "run_at and delay exclude each other".to_owned()),
+        (job.delay.is_none_or(|delay| delay <= WAIT_LONGEST), "a delay is ten years at most".to_owned()),
+    ];
+    let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
+    broken.or_else(|| unique.and_then(|unique| wrong_key(unique, job.delay)).map(ToOwned::to_owned))
+}
+
+fn wrong_key(unique: &Unique, delay: Option<Duration>) -> Option<&'static str> {
+    if unique.period.is_some_and(|period| !(PERIOD_MIN..=WAIT_LONGEST).contains(&period)) {
+        return Some("the period of a unique key is from one second to ten years");
+    }
+    match (unique.on_conflict, delay) {
+        (OnConflict::Debounce { .. }, None) => Some("debounce needs a delay"),
+        (OnConflict::Debounce { max_wait }, Some(delay)) if max_wait < delay => {
+            Some("max_wait is shorter than the delay")
+        }
+        (OnConflict::Debounce { max_wait }, _) if max_wait > WAIT_LONGEST => Some("max_wait is ten years at most"),
+        _ => None,
+    }
+}
+
+/// Jobs in a transaction that is still open. They are there when it commits; [`Self::committed`] then wakes the workers.
+/// Where nobody says so, the next poll finds them, within a second.
+#[must_use = "call `committed` after the commit, so that the jobs need not wait for the next poll"]
+pub struct Uncommitted {
+    /// What became of each, in the order given.
+    pub jobs: Vec<Enqueued>,
+    queues: Vec<String>,
+    inserter: Inserter,
+}
+
+impl Uncommitted {
+    /// The transaction has committed.
+    pub fn committed(self) -> Vec<Enqueued> {
+        self.inserter.metrics.enqueued(self.jobs.iter().filter(|done| done.created()).count());
+        self.inserter.notices.ready(self.queues.iter().map(String::as_str));
+        self.jobs
+    }
+}
+
+/// Whether workers have reason to look at once.
+fn wakes(row: &NewRow, done: &Enqueued) -> bool {
+    row.is_due() && !done.replayed && done.outcome != Placed::Kept
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::KeyReused => Self::KeyReused,
+            Refused::InFlight => Self::KeyInFlight,
+            Refused::KeyElsewhere => Self::State("a waiting job of another kind, user or app has this unique key"),
+        }
     }
 }
 
@@ -142,11 +236,10 @@ impl Inserter {
         match enqueue::insert(&self.pool, &rows).await {
             Ok(()) => {
                 self.metrics.enqueued(rows.len());
-                let due_now = rows.iter().filter(|row| row.run_at.is_none());
+                let due_now = rows.iter().filter(|row| row.is_due());
                 self.notices.ready(due_now.map(|row| row.queue.as_str()));
                 for caller in callers {
-                    let job_id = caller.row.id;
-                    let _ = caller.answer.send(Ok(Enqueued { job_id, created: true }));
+                    let _ = caller.answer.send(Ok(Enqueued::new(caller.row.id)));
                 }
             }
             Err(error) if error.is_of_the_row() => self.keyed(callers).await,
@@ -158,107 +251,66 @@ impl Inserter {
         }
     }
 
-    /// In one transaction; when that fails, each in one of its own. A key that stands for another request is the error of
+    /// In one commit; when that fails, each in one of its own. A key that stands for another request is the error of
     /// its caller alone.
     async fn keyed(&self, callers: Vec<Caller>) {
         if callers.is_empty() {
             return;
         }
         let (rows, answers): (Vec<_>, Vec<_>) = callers.into_iter().map(|caller| (caller.row, caller.answer)).unzip();
-        let answered = match self.each(&rows).await {
-            Err(error) if error.is_of_the_row() => {
+        let placed = match enqueue::place(&self.pool, &rows.iter().collect::<Vec<_>>()).await {
+            Ok(placed) => placed.into_iter().map(|placed| placed.map_err(Error::from)).collect(),
+            Err(error) if error.is_of_the_row() || matches!(error, store::Error::Serialization(_)) => {
                 let mut alone = Vec::with_capacity(rows.len());
                 for row in &rows {
-                    alone.push(match self.each(std::slice::from_ref(row)).await {
-                        Ok(mut one) => one.remove(0),
+                    alone.push(match enqueue::place(&self.pool, &[row]).await {
+                        Ok(mut one) => one.remove(0).map_err(Error::from),
                         Err(error) => Err(error.into()),
                     });
                 }
                 alone
             }
-            Err(error) => rows.iter().map(|_| Err(shared(&error))).collect(),
-            Ok(each) => each,
+            Err(error) => rows.iter().map(|_| Err(shared(&error))).collect::<Vec<_>>(),
         };
-        for ((row, answer), done) in rows.iter().zip(answers).zip(answered) {
-            if let Ok(done) = done {
-                self.announce(std::slice::from_ref(row), &[done]);
+        for ((row, answer), placed) in rows.iter().zip(answers).zip(placed) {
+            if let Ok(done) = &placed {
+                self.announce(std::slice::from_ref(row), std::slice::from_ref(done));
             }
-            let _ = answer.send(done);
+            let _ = answer.send(placed);
         }
-    }
-
-    /// Each with a result of its own, in one transaction. An error is the database's, and then none is inserted.
-    async fn each(&self, rows: &[NewRow]) -> Result<Vec<Result<Enqueued, Error>>, store::Error> {
-        let mut tx = store::within(self.pool.begin()).await?;
-        let mut each = Vec::with_capacity(rows.len());
-        for row in rows {
-            each.push(insert_one(&mut tx, row).await?.ok_or(Error::KeyReused));
-        }
-        store::within(tx.commit()).await?;
-        Ok(each)
     }
 
     /// All or none.
     async fn all(&self, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
+        let refs: Vec<&NewRow> = rows.iter().collect();
         if rows.iter().all(|row| !row.is_keyed()) {
-            enqueue::insert(&self.pool, &rows.iter().collect::<Vec<_>>()).await?;
-            return Ok(rows.iter().map(|row| Enqueued { job_id: row.id, created: true }).collect());
+            enqueue::insert(&self.pool, &refs).await?;
+            return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
         }
-        let mut tx = store::within(self.pool.begin()).await?;
-        let mut done = Vec::with_capacity(rows.len());
-        for row in rows {
-            done.push(insert_one(&mut tx, row).await?.ok_or(Error::KeyReused)?);
+        let mut meetings = 0;
+        loop {
+            let mut tx = store::within(self.pool.begin()).await?;
+            match enqueue::place(&mut *tx, &refs).await {
+                Ok(placed) => {
+                    let done = placed.into_iter().collect::<Result<_, _>>()?;
+                    store::within(tx.commit()).await?;
+                    return Ok(done);
+                }
+                // Two batches took the same keys in another order, and Postgres let this one go.
+                Err(store::Error::Serialization(_)) if meetings < MEETINGS_MAX => meetings += 1,
+                Err(error) => return Err(error.into()),
+            }
         }
-        store::within(tx.commit()).await?;
-        Ok(done)
     }
 
     fn announce(&self, rows: &[NewRow], done: &[Enqueued]) {
-        let made = rows.iter().zip(done).filter(|(_, done)| done.created);
-        self.metrics.enqueued(made.clone().count());
-        let due_now = made.filter(|(row, _)| row.run_at.is_none());
-        self.notices.ready(due_now.map(|(row, _)| row.queue.as_str()));
+        self.metrics.enqueued(done.iter().filter(|done| done.created()).count());
+        let due = rows.iter().zip(done).filter(|(row, done)| wakes(row, done));
+        self.notices.ready(due.map(|(row, _)| row.queue.as_str()));
     }
 }
 
 /// What each of the callers is told whose insert failed as one.
 fn shared(error: &store::Error) -> Error {
     store::Error::Unavailable(error.to_string()).into()
-}
-
-/// One row in the transaction open on `db`: the new job, or the one that has its key; none when the idempotency key stands
-/// for another request.
-async fn insert_one(db: &mut PgConnection, row: &NewRow) -> Result<Option<Enqueued>, store::Error> {
-    if !row.is_keyed() {
-        enqueue::insert(&mut *db, &[row]).await?;
-        return Ok(Some(Enqueued { job_id: row.id, created: true }));
-    }
-    for _ in 0..UNIQUE_TRIES {
-        if enqueue::insert_keyed(&mut *db, row).await? {
-            return Ok(Some(Enqueued { job_id: row.id, created: true }));
-        }
-        if let Some(given) = &row.idempotency
-            && let Some((hash, job_id)) = enqueue::find_record(&mut *db, row.user_id, &given.key).await?
-        {
-            if hash != given.request_hash {
-                return Ok(None);
-            }
-            // Our own record: only the unique key was taken.
-            if job_id != row.id {
-                return Ok(Some(Enqueued { job_id, created: false }));
-            }
-        }
-        let Some(unique_key) = &row.unique_key else { continue };
-        if let Some(job_id) = enqueue::find_unique(&mut *db, unique_key).await? {
-            if let Some(given) = &row.idempotency {
-                enqueue::point_record(&mut *db, row.user_id, &given.key, job_id).await?;
-            }
-            return Ok(Some(Enqueued { job_id, created: false }));
-        }
-        // The job that had the key ended in between.
-        if let Some(given) = &row.idempotency {
-            enqueue::drop_record(&mut *db, row.user_id, &given.key, row.id).await?;
-        }
-    }
-    Err(store::Error::Serialization("the job with this unique key came and went".to_owned()))
 }

@@ -8,6 +8,7 @@ mod execute;
 mod feed;
 mod flow;
 pub mod fsck;
+pub mod kinds;
 pub mod lease;
 mod look;
 pub mod metrics;
@@ -22,10 +23,10 @@ pub mod worker;
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
-pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES};
+pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES, PERIOD_MIN, Uncommitted, WAIT_LONGEST};
 pub use self::flow::{QueueView, WORKER_SILENT};
 use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, waiters::Waiters};
 pub use crate::store::{
@@ -73,6 +74,9 @@ pub enum Error {
     /// The idempotency key stands for another request.
     #[error("this idempotency key was used for another request")]
     KeyReused,
+    /// A request with this idempotency key is being answered.
+    #[error("a request with this idempotency key is being answered")]
+    KeyInFlight,
     /// Too many callers wait already.
     #[error("too many jobs wait to be stored")]
     Busy,
@@ -111,7 +115,7 @@ impl From<Error> for CtxError {
             Error::TooMany(_) => Code::QuotaExceeded,
             Error::Busy => Code::Unavailable,
             Error::NotFound | Error::UnknownQueue(_) => Code::NotFound,
-            Error::State(_) => Code::Conflict,
+            Error::KeyInFlight | Error::State(_) => Code::Conflict,
         };
         let told = Self::new(code, error.to_string());
         if code == Code::Unavailable { told.with_retry_after(Duration::from_secs(1)) } else { told }
@@ -152,6 +156,14 @@ impl Queue {
     /// Makes up to [`INSERT_MAX`] jobs durable, all or none, in the order given.
     pub async fn enqueue_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
         self.0.enqueuer.many(jobs).await
+    }
+
+    /// Enqueues up to [`INSERT_MAX`] jobs in the transaction that is open on `db`: they are there if and only if it
+    /// commits. Must be rolled back when this fails. See [`Uncommitted`] for what to do after the commit.
+    ///
+    /// A key that another open transaction has taken is waited for, as long as the connection's `statement_timeout`.
+    pub async fn enqueue_in(&self, db: &mut PgConnection, jobs: Vec<NewJob>) -> Result<Uncommitted, Error> {
+        self.0.enqueuer.within(db, jobs).await
     }
 
     /// The job `id`; only if it is `user_id`'s, where one is given.
@@ -227,7 +239,7 @@ impl Queue {
     /// The same for a job that this process has just enqueued as `awaited`. If it is new, its end is announced here, and
     /// there is nothing to see before.
     pub async fn wait_for(&self, enqueued: Enqueued, timeout: Duration) -> Result<Option<JobView>, Error> {
-        self.look_until_ended(enqueued.job_id, timeout, !enqueued.created).await
+        self.look_until_ended(enqueued.job_id, timeout, !enqueued.created()).await
     }
 
     async fn look_until_ended(&self, id: JobId, timeout: Duration, now: bool) -> Result<Option<JobView>, Error> {

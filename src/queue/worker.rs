@@ -29,9 +29,9 @@ use super::{
 use crate::{
     model::{
         id::WorkerId,
-        job::{Idempotency, NewJob},
+        job::{NewJob, Unique},
     },
-    store::{self, history, workers},
+    store::{self, workers},
     supervisor::{Part, Supervisor},
 };
 
@@ -48,6 +48,8 @@ const PRESENCE_INTERVAL: Duration = Duration::from_secs(3);
 const PRESENCE_FORGOTTEN: u32 = 20;
 /// How often to see whether the day's retention job is there.
 const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
+/// The period in which there is one.
+const RETENTION_PERIOD: Duration = Duration::from_hours(24);
 /// The kind of the day's retention job, where its policy exists.
 const RETENTION_KIND: &str = "retention";
 
@@ -164,7 +166,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         tokio::spawn(reaper.keep()),
         tokio::spawn(promoting),
         tokio::spawn(stopper::keep(relaxed.clone(), ground.leases.clone(), ground.notices.clone())),
-        tokio::spawn(retain(queue.clone(), pool.clone())),
+        tokio::spawn(retain(queue.clone())),
         tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()))),
     ];
     let running = tokio::spawn(async move {
@@ -262,23 +264,19 @@ async fn be_present(pool: PgPool, id: WorkerId, (queues, kinds): (Vec<String>, V
     }
 }
 
-/// Sees to it that each day has its retention job: the idempotency key of the day makes all but the first a no-op.
-async fn retain(queue: Queue, pool: PgPool) {
+/// Sees to it that each day has its retention job: of all that are asked for in a day, the unique key lets one through.
+async fn retain(queue: Queue) {
     if queue.policies().get(RETENTION_KIND).is_none() {
         return;
     }
     loop {
-        let enqueued = async {
-            let key = format!("retention:{}", history::today(&pool).await?);
-            let job = NewJob {
-                kind: RETENTION_KIND.to_owned(),
-                cause: Some("daily".to_owned()),
-                idempotency: Some(Idempotency { key, request_hash: [0; 32] }),
-                ..NewJob::default()
-            };
-            queue.enqueue(job).await
+        let job = NewJob {
+            kind: RETENTION_KIND.to_owned(),
+            cause: Some("daily".to_owned()),
+            unique: Some(Unique { period: Some(RETENTION_PERIOD), ..Unique::new(RETENTION_KIND) }),
+            ..NewJob::default()
         };
-        let enqueued = enqueued.await;
+        let enqueued = queue.enqueue(job).await;
         queue.metrics().ticked(Loop::Retention, enqueued.is_ok());
         if let Err(error) = enqueued {
             tracing::warn!(error = %error, "the day's retention job could not be enqueued; trying again later");

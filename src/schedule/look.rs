@@ -216,10 +216,11 @@ fn job(source: Source<'_>, fire: &Fire, Means { policies, clock }: Means<'_>) ->
         priority: policy.priority,
         max_attempts: i32::try_from(policy.max_attempts).unwrap_or(i32::MAX),
         run_at: None,
+        delay: None,
         cause: Some(format!("schedule {}", fire.id)),
         trace_parent: None,
         awaited: false,
-        unique_key: None,
+        unique: None,
         idempotency: None,
     })
 }

@@ -1,12 +1,16 @@
-//! Statements that make jobs. Refuses nothing about the jobs themselves: the queue has checked them against the policy.
+//! Statements that make jobs, and the kinds as SQL knows them. Refuses nothing about the jobs themselves: the queue has
+//! checked them against the policy.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgExecutor, Row};
+use sqlx::{PgExecutor, Row, postgres::types::PgInterval};
 
 use super::{Error, within};
 use crate::model::{
+    error::CtxError,
     id::{AppId, JobId, UserId},
-    job::Idempotency,
+    job::{Enqueued, Idempotency, OnConflict, Unique},
 };
 
 /// A job as it is inserted, everything decided.
@@ -30,31 +34,47 @@ pub struct NewRow {
     pub max_attempts: i32,
     /// Not before; now where none.
     pub run_at: Option<DateTime<Utc>>,
+    /// Not before this long has passed.
+    pub delay: Option<Duration>,
     /// What asks.
     pub cause: Option<String>,
     /// W3C traceparent.
     pub trace_parent: Option<String>,
     /// Whether somebody waits for its end.
     pub awaited: bool,
-    /// See [`crate::model::job::NewJob::unique_key`].
-    pub unique_key: Option<String>,
+    /// See [`crate::model::job::NewJob::unique`].
+    pub unique: Option<Unique>,
     /// See [`crate::model::job::NewJob::idempotency`].
     pub idempotency: Option<Idempotency>,
 }
 
 impl NewRow {
-    /// Whether it needs [`insert_keyed`].
+    /// Whether it needs [`place`].
     pub fn is_keyed(&self) -> bool {
-        self.unique_key.is_some() || self.idempotency.is_some()
+        self.unique.is_some() || self.idempotency.is_some()
+    }
+
+    /// Whether it may run at once.
+    pub fn is_due(&self) -> bool {
+        self.run_at.is_none() && self.delay.is_none()
     }
 }
 
-/// Inserts `rows`, all or none. None of them may have a key.
-pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Error> {
-    fn all<'r, T>(rows: &[&'r NewRow], part: impl Fn(&'r NewRow) -> T) -> Vec<T> {
-        rows.iter().map(|row| part(row)).collect()
-    }
-    let statement = sqlx::query(include_str!("sql/enqueue.sql"))
+/// One part of every row, as an array for `unnest`.
+fn all<'r, T>(rows: &[&'r NewRow], part: impl Fn(&'r NewRow) -> T) -> Vec<T> {
+    rows.iter().map(|row| part(row)).collect()
+}
+
+fn interval(length: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX) }
+}
+
+/// The statement with what every row has, in the order of both `enqueue*.sql`.
+fn bound<'q>(
+    sql: &'static str,
+    rows: &[&'q NewRow],
+) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(sql)
         .bind(all(rows, |row| row.id))
         .bind(all(rows, |row| row.user_id))
         .bind(all(rows, |row| row.app_id.as_ref().map(AppId::as_str)))
@@ -64,79 +84,123 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Err
         .bind(all(rows, |row| row.priority))
         .bind(all(rows, |row| row.max_attempts))
         .bind(all(rows, |row| row.run_at))
+        .bind(all(rows, |row| row.delay.map(interval)))
         .bind(all(rows, |row| row.cause.as_deref()))
         .bind(all(rows, |row| row.trace_parent.as_deref()))
-        .bind(all(rows, |row| row.awaited));
-    within(statement.execute(db)).await?;
+        .bind(all(rows, |row| row.awaited))
+}
+
+/// Inserts `rows`, all or none. None of them may have a key.
+pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Error> {
+    within(bound(include_str!("sql/enqueue.sql"), rows).execute(db)).await?;
     Ok(())
 }
 
-/// Inserts one job that has a key, with its idempotency record. False when a key is taken; then nothing is inserted but,
-/// where only the unique key was taken, the record, which must be pointed elsewhere with [`point_record`].
-pub async fn insert_keyed(db: impl PgExecutor<'_>, row: &NewRow) -> Result<bool, Error> {
-    let statement = sqlx::query(include_str!("sql/enqueue_keyed.sql"))
-        .bind(row.id)
-        .bind(row.user_id)
-        .bind(row.app_id.as_ref().map(AppId::as_str))
-        .bind(&row.kind)
-        .bind(&row.queue)
-        .bind(&row.args)
-        .bind(row.priority)
-        .bind(row.max_attempts)
-        .bind(row.run_at)
-        .bind(&row.cause)
-        .bind(&row.trace_parent)
-        .bind(row.awaited)
-        .bind(&row.unique_key)
-        .bind(row.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()))
-        .bind(row.idempotency.as_ref().map(|idempotency| idempotency.request_hash.as_slice()));
-    Ok(within(statement.fetch_optional(db)).await?.is_some())
+/// Why a job with a key was not placed; nothing was done for it then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The idempotency key stands for another request.
+    KeyReused,
+    /// Another transaction has the idempotency key in its hands.
+    InFlight,
+    /// The unique key belongs to a waiting job of another kind, user or app.
+    KeyElsewhere,
 }
 
-/// The request hash and job that an idempotency key stands for.
-pub async fn find_record(
-    db: impl PgExecutor<'_>,
-    user_id: Option<UserId>,
-    key: &str,
-) -> Result<Option<(Vec<u8>, JobId)>, Error> {
-    let statement = sqlx::query(
-        "select request_hash, job_id from krilin.idempotency_keys where user_id is not distinct from $1 and key = $2",
+/// Places `rows`, which may have keys, one after the other; gives what became of each, in order. An error is the
+/// database's, and then nothing was done.
+pub async fn place(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Refused>>, Error> {
+    let of = |row: &NewRow, part: fn(&Unique) -> Option<PgInterval>| row.unique.as_ref().and_then(part);
+    let statement = bound(include_str!("sql/enqueue_keyed.sql"), rows)
+        .bind(all(rows, |row| row.unique.as_ref().map(|unique| unique.key.as_str())))
+        .bind(all(rows, |row| of(row, |unique| unique.period.map(interval))))
+        .bind(all(rows, |row| row.unique.as_ref().map_or("keep", |unique| unique.on_conflict.as_str())))
+        .bind(all(rows, |row| of(row, |unique| max_wait(unique).map(interval))))
+        .bind(all(rows, |row| row.idempotency.as_ref().map(|given| given.key.as_str())))
+        .bind(all(rows, |row| row.idempotency.as_ref().map(|given| given.request_hash.as_slice())))
+        .bind(all(rows, |row| row.idempotency.as_ref().and_then(|given| given.told.as_ref())));
+    let unfit = |cause: CtxError| Error::Database(sqlx::Error::Decode(Box::new(cause)));
+    let placed = within(statement.fetch_all(db)).await?;
+    let placed = placed.iter().map(|row| {
+        let outcome: &str = row.try_get(1)?;
+        Ok(match outcome {
+            "key_reused" => Err(Refused::KeyReused),
+            "in_flight" => Err(Refused::InFlight),
+            "key_elsewhere" => Err(Refused::KeyElsewhere),
+            outcome => Ok(Enqueued {
+                job_id: row.try_get(0)?,
+                outcome: outcome.parse().map_err(unfit)?,
+                state: row.try_get::<&str, _>(2)?.parse().map_err(unfit)?,
+                replayed: row.try_get(3)?,
+                told: row.try_get(4)?,
+            }),
+        })
+    });
+    placed.collect()
+}
+
+fn max_wait(unique: &Unique) -> Option<Duration> {
+    match unique.on_conflict {
+        OnConflict::Debounce { max_wait } => Some(max_wait),
+        OnConflict::Keep | OnConflict::Replace => None,
+    }
+}
+
+/// A kind as `krilin.enqueue` knows it.
+#[derive(Debug, Clone)]
+pub struct KindRow<'a> {
+    /// Its name.
+    pub kind: &'a str,
+    /// The lane its jobs wait in.
+    pub queue: &'a str,
+    /// Their priority.
+    pub priority: i16,
+    /// Their attempts.
+    pub max_attempts: i32,
+    /// `user` or `system`.
+    pub asked_by: &'static str,
+}
+
+/// Writes down `kinds`, where they are new or changed; `only` also forgets all others. Gives how many rows it changed.
+pub async fn keep_kinds(db: impl PgExecutor<'_>, kinds: &[KindRow<'_>], only: bool) -> Result<i64, Error> {
+    let statement = sqlx::query_scalar(
+        "with known as (
+             select * from unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[])
+             as k(kind, queue, priority, max_attempts, asked_by)
+         ),
+         forgotten as (
+             delete from krilin.kinds k where $6 and k.kind not in (select kind from known) returning 1
+         ),
+         kept as (
+             insert into krilin.kinds as k (kind, queue, priority, max_attempts, asked_by, updated_at)
+             select known.*, krilin.now() from known order by kind
+             on conflict (kind) do update
+             set queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
+                 asked_by = excluded.asked_by, updated_at = excluded.updated_at
+             where (k.queue, k.priority, k.max_attempts, k.asked_by)
+                 is distinct from (excluded.queue, excluded.priority, excluded.max_attempts, excluded.asked_by)
+             returning 1
+         )
+         select (select count(*) from forgotten) + (select count(*) from kept)",
     );
-    let row = within(statement.bind(user_id).bind(key).fetch_optional(db)).await?;
-    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+    fn each<'k, T>(kinds: &[KindRow<'k>], part: impl Fn(&KindRow<'k>) -> T) -> Vec<T> {
+        kinds.iter().map(part).collect()
+    }
+    let statement = statement
+        .bind(each(kinds, |kind| kind.kind))
+        .bind(each(kinds, |kind| kind.queue))
+        .bind(each(kinds, |kind| kind.priority))
+        .bind(each(kinds, |kind| kind.max_attempts))
+        .bind(each(kinds, |kind| kind.asked_by))
+        .bind(only);
+    within(statement.fetch_one(db)).await
 }
 
-/// Makes an idempotency key stand for `job_id`.
-pub async fn point_record(
-    db: impl PgExecutor<'_>,
-    user_id: Option<UserId>,
-    key: &str,
-    job_id: JobId,
-) -> Result<(), Error> {
+/// Forgets the periods of unique keys that are over, at most `limit`; gives how many. Rides on `unique_periods_until_idx`.
+pub async fn prune_unique_periods(db: impl PgExecutor<'_>, limit: i64) -> Result<u64, Error> {
     let statement = sqlx::query(
-        "update krilin.idempotency_keys set job_id = $3 where user_id is not distinct from $1 and key = $2",
+        "delete from krilin.unique_periods where ctid = any (array(
+             select ctid from krilin.unique_periods where until < krilin.now() order by until limit $1))",
     );
-    within(statement.bind(user_id).bind(key).bind(job_id).execute(db)).await?;
-    Ok(())
-}
-
-/// The live job that has `unique_key`.
-pub async fn find_unique(db: impl PgExecutor<'_>, unique_key: &str) -> Result<Option<JobId>, Error> {
-    let statement = sqlx::query("select id from krilin.jobs where unique_key = $1");
-    let row = within(statement.bind(unique_key).fetch_optional(db)).await?;
-    row.map(|row| Ok(row.try_get(0)?)).transpose()
-}
-
-/// Takes back an idempotency record of our own whose job was not made.
-pub async fn drop_record(
-    db: impl PgExecutor<'_>,
-    user_id: Option<UserId>,
-    key: &str,
-    job_id: JobId,
-) -> Result<(), Error> {
-    let statement = sqlx::query(
-        "delete from krilin.idempotency_keys where user_id is not distinct from $1 and key = $2 and job_id = $3",
-    );
-    within(statement.bind(user_id).bind(key).bind(job_id).execute(db)).await?;
-    Ok(())
+    Ok(within(statement.bind(limit).execute(db)).await?.rows_affected())
 }

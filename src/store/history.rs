@@ -177,11 +177,6 @@ pub async fn prune_attempts(db: impl PgExecutor<'_>, keep: Duration, limit: i64)
     Ok(within(statement.bind(days(keep)).bind(limit).execute(db)).await?.rows_affected())
 }
 
-/// Today by the database, which names the day's retention job.
-pub async fn today(db: impl PgExecutor<'_>) -> Result<chrono::NaiveDate, Error> {
-    within(sqlx::query_scalar("select (krilin.now() at time zone 'UTC')::date").fetch_one(db)).await
-}
-
 /// Lets the planner know what the history holds: the parent of partitions is never analyzed by itself.
 pub async fn analyze(db: impl PgExecutor<'_>) -> Result<(), Error> {
     within(sqlx::query("select krilin.analyze_history()").execute(db)).await?;

@@ -17,7 +17,7 @@ use crate::{
     model::{
         error::{Code, CtxError},
         id::AppId,
-        manifest::{Action, ActionKind},
+        manifest::ActionKind,
     },
     store::{self, installations},
 };
@@ -68,44 +68,33 @@ impl Refusal {
     }
 }
 
-/// The app, when `caller` may call its action `action`, which changes things, with `input`. Defaults are filled in.
-pub async fn mutation(
+/// How an action is called: the part of the path before its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// As a job: it may change things.
+    Action,
+    /// At once: it only reads.
+    Query,
+}
+
+/// The app, when `caller` may call its action `action` as `sort` with `input`. Defaults are filled in.
+pub async fn check(
     web: &Web,
     caller: &Caller,
     app: &AppId,
-    action: &str,
+    (sort, action): (Sort, &str),
     input: &mut Value,
 ) -> Result<Arc<LoadedApp>, Refusal> {
     let loaded = installed(web, caller, app).await?;
     let found = loaded.action(action).map_err(Refusal::of(Part::Action))?;
-    if found.kind == ActionKind::Query {
-        return Err(other_sort(app, found, "a query", "queries"));
+    let own = if found.kind == ActionKind::Query { Sort::Query } else { Sort::Action };
+    if own != sort {
+        let (is, place) = if own == Sort::Query { ("a query", "queries") } else { ("no query", "actions") };
+        let message = format!("`{action}` is {is}; send it to /api/v1/apps/{app}/{place}/{action}");
+        return Err(Refusal { part: Part::Action, error: CtxError::new(Code::NotFound, message) });
     }
     loaded.check_input(action, input).map_err(Refusal::of(Part::Input))?;
     Ok(loaded)
-}
-
-/// The same for an action that only reads.
-pub async fn query(
-    web: &Web,
-    caller: &Caller,
-    app: &AppId,
-    action: &str,
-    input: &mut Value,
-) -> Result<Arc<LoadedApp>, Refusal> {
-    let loaded = installed(web, caller, app).await?;
-    let found = loaded.action(action).map_err(Refusal::of(Part::Action))?;
-    if found.kind != ActionKind::Query {
-        return Err(other_sort(app, found, "no query", "actions"));
-    }
-    loaded.check_input(action, input).map_err(Refusal::of(Part::Input))?;
-    Ok(loaded)
-}
-
-fn other_sort(app: &AppId, action: &Action, sort: &str, place: &str) -> Refusal {
-    let id = &action.id;
-    let message = format!("`{id}` is {sort}; send it to /api/v1/apps/{app}/{place}/{id}");
-    Refusal { part: Part::Action, error: CtxError::new(Code::NotFound, message) }
 }
 
 /// The app, when it is published and `caller`'s user has it.

@@ -22,6 +22,8 @@ use crate::{
 
 /// The most single errors one problem lists; the rest are counted in `detail`.
 pub const ERRORS_MAX: usize = 100;
+/// When a request may come again whose idempotency key is in another one's hands.
+const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the path of every problem type begins with.
 pub const TYPE_PREFIX: &str = "/problems/";
 
@@ -104,6 +106,8 @@ kinds! {
     BodyTooLarge 413 false "body-too-large" "The body is too large";
     /// The body is of another content type.
     UnsupportedMediaType 415 false "unsupported-media-type" "The content type is not supported";
+    /// A request with this `Idempotency-Key` is being answered.
+    IdempotencyKeyInFlight 409 true "idempotency-key-in-flight" "A request with this idempotency key is being answered";
     /// An `Idempotency-Key` came again with another payload.
     IdempotencyKeyReused 422 false "idempotency-key-reused" "The idempotency key belongs to another request";
     /// The server has as many requests in its hands as it will take.
@@ -331,6 +335,11 @@ impl From<queue::Error> for Problem {
             queue::Error::KeyReused => {
                 Self::new(Kind::IdempotencyKeyReused, "this key came before with another request; use a fresh one")
             }
+            queue::Error::KeyInFlight => Self::new(
+                Kind::IdempotencyKeyInFlight,
+                "a request with this key is being answered; ask again in a moment",
+            )
+            .with_retry_after(IN_FLIGHT_RETRY_AFTER),
             queue::Error::Unfit(message) => Self::invalid(vec![FieldError { pointer: String::new(), message }]),
             other => CtxError::from(other).into(),
         }

@@ -18,7 +18,7 @@ use super::{
     api::jobs::{JobAnswer, Receipt, ReceiptAnswer, ReceiptsAnswer},
     auth::Caller,
     body,
-    call::{self, Refusal},
+    call::{self, Refusal, Sort},
     error::{FieldError, Problem},
     limit,
     trace::Trace,
@@ -27,7 +27,7 @@ use super::{
 use crate::model::{
     error::{Code, CtxError},
     id::AppId,
-    job::{Enqueued, NewJob, State},
+    job::{Enqueued, NewJob, State, Unique},
     near,
     policy::Asker,
     token::Scope,
@@ -178,7 +178,7 @@ impl Order<'_> {
             run_at: wanted.run_at,
             priority: wanted.priority,
             max_attempts: wanted.max_attempts,
-            unique_key: wanted.unique_key.map(|key| format!("{user}:{key}")),
+            unique: wanted.unique_key.map(|key| Unique::new(format!("{user}:{key}"))),
             ..self.new_job(index)
         }))
     }
@@ -242,7 +242,7 @@ impl Order<'_> {
                 return Ok(Err(vec![FieldError { pointer, message: cause.inner().to_string() }]));
             }
         };
-        match call::mutation(self.web, self.caller, &app_id, &action, &mut input).await {
+        match call::check(self.web, self.caller, &app_id, (Sort::Action, &action), &mut input).await {
             Ok(_) => Ok(Ok((app_id, json!({ "action": action, "input": input })))),
             Err(refusal) => Ok(Err(refusal.at(base)?)),
         }
@@ -252,7 +252,9 @@ impl Order<'_> {
     pub async fn action(&self, app_id: &str, action: &str) -> Result<Response, Problem> {
         let mut input = body::input(self.body)?;
         let app_id: AppId = app_id.parse().map_err(|_| Problem::not_found(format!("there is no app `{app_id}`")))?;
-        call::mutation(self.web, self.caller, &app_id, action, &mut input).await.map_err(Refusal::into_problem)?;
+        call::check(self.web, self.caller, &app_id, (Sort::Action, action), &mut input)
+            .await
+            .map_err(Refusal::into_problem)?;
         self.submit(NewJob {
             kind: APP_ACTION.to_owned(),
             app_id: Some(app_id),
@@ -265,7 +267,7 @@ impl Order<'_> {
     async fn submit(&self, job: NewJob) -> Result<Response, Problem> {
         let (kind, app_id) = named(&job);
         let enqueued = self.web.queue().enqueue(job).await?;
-        let Enqueued { job_id, created } = enqueued;
+        let (job_id, created) = (enqueued.job_id, enqueued.created());
         // From here on the job is committed: an error while looking at it must not look like a refusal.
         let view = match self.wishes.wait {
             Some(wait) => tokio::select! {
@@ -279,7 +281,7 @@ impl Order<'_> {
         let state = view.as_ref().map_or(State::Pending, |view| view.state);
         let response = match view {
             Some(view) if self.wishes.wait.is_some() && view.state == State::Done => {
-                answer(StatusCode::OK, &JobAnswer { job: view.into() })?
+                answer(StatusCode::OK, &JobAnswer { job: view })?
             }
             Some(view) if self.wishes.wait.is_some() && view.state.is_final() => {
                 let error =
@@ -298,7 +300,7 @@ impl Order<'_> {
     async fn submit_all(&self, jobs: Vec<NewJob>) -> Result<Response, Problem> {
         let names: Vec<_> = jobs.iter().map(named).collect();
         let enqueued = self.web.queue().enqueue_many(jobs).await?;
-        let created = enqueued.iter().any(|enqueued| enqueued.created);
+        let created = enqueued.iter().any(Enqueued::created);
         let receipt = |((kind, app_id), job): ((String, Option<String>), Enqueued)| Receipt {
             id: job.job_id,
             kind,

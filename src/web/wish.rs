@@ -64,7 +64,7 @@ impl Wishes {
         hash.update([0]);
         hash.update(body);
         let key = if index == 0 { key.clone() } else { format!("{:x}#{index}", Sha256::digest(key)) };
-        Some(Idempotency { key, request_hash: hash.finalize().into() })
+        Some(Idempotency { key, request_hash: hash.finalize().into(), told: None })
     }
 }
 

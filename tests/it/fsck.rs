@@ -5,7 +5,11 @@ use std::time::Duration;
 use krilin::{
     clock::SystemClock,
     jobs::retention::{HISTORY_KEPT, KEYS_KEPT},
-    model::{clock::Clock, id::UserId, job::NewJob},
+    model::{
+        clock::Clock,
+        id::UserId,
+        job::{NewJob, Unique},
+    },
     queue::fsck::{self, Finding},
     store::fsck::INVARIANTS,
 };
@@ -104,7 +108,7 @@ async fn lively() -> Kit {
     let live = [
         job(BATCH, json!({})),
         NewJob { run_at: Some(later), ..job(OWN, json!({})) },
-        NewJob { unique_key: Some("one".to_owned()), ..job(OWN, json!({})) },
+        NewJob { unique: Some(Unique::new("one")), ..job(OWN, json!({})) },
     ];
     for job in live {
         kit.queue.enqueue(job).await.unwrap();

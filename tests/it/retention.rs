@@ -44,7 +44,7 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
     let before = partitions(&world).await;
     assert_eq!(before.len(), 8, "today and seven days");
 
-    let key = Idempotency { key: "old".to_owned(), request_hash: [1; 32] };
+    let key = Idempotency { key: "old".to_owned(), request_hash: [1; 32], told: None };
     let keyed = NewJob { kind: "retention".to_owned(), args: json!({}), idempotency: Some(key), ..NewJob::default() };
     let old = queue.enqueue(keyed).await.unwrap().job_id;
     queue.cancel(old, None).await.unwrap();
@@ -63,7 +63,8 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
     assert_eq!(
         result,
         json!({
-            "partitions_created": 8, "partitions_dropped": 8, "idempotency_keys_forgotten": 1, "attempts_forgotten": 1
+            "partitions_created": 8, "partitions_dropped": 8, "idempotency_keys_forgotten": 1, "attempts_forgotten": 1,
+            "unique_periods_forgotten": 0
         })
     );
     let after = partitions(&world).await;

@@ -60,6 +60,11 @@ async fn url_of(user: &str, database: &str) -> String {
     postgres::pattern().await.replace("{user}", user).replace("{database}", database)
 }
 
+/// The superuser's connection to this world's database.
+pub async fn admin_of(world: &World) -> PgConnection {
+    PgConnection::connect(&world.url.replace("krilin_runtime", "postgres")).await.unwrap()
+}
+
 async fn admin() -> PgConnection {
     PgConnection::connect(&url_of("postgres", "postgres").await).await.unwrap()
 }

@@ -8,10 +8,11 @@ insert into krilin.jobs
      created_at)
 select
     i.id, i.user_id, i.app_id, i.kind, i.queue, i.args::jsonb,
-    case when i.run_at > clock.now then 'scheduled' else 'ready' end,
-    i.priority, i.max_attempts, coalesce(i.run_at, clock.now), i.run_at, i.cause, i.trace_parent, i.awaited,
+    case when due.at > clock.now then 'scheduled' else 'ready' end,
+    i.priority, i.max_attempts, coalesce(due.at, clock.now), due.at, i.cause, i.trace_parent, i.awaited,
     clock.now
 from clock,
     unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::integer[],
-           $9::timestamptz[], $10::text[], $11::text[], $12::boolean[])
-    as i(id, user_id, app_id, kind, queue, args, priority, max_attempts, run_at, cause, trace_parent, awaited)
+           $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::boolean[])
+    as i(id, user_id, app_id, kind, queue, args, priority, max_attempts, run_at, delay, cause, trace_parent, awaited),
+    lateral (select coalesce(i.run_at, clock.now + i.delay) as at) as due

@@ -1,22 +1,15 @@
--- enqueue_keyed: one new job that has a unique key, an idempotency key or both.
+-- enqueue_keyed: new jobs of which any may have a unique key, an idempotency key or both, one after the other.
 --
--- Invariant: the idempotency record and the job it names commit together. Gives no row when either key is taken.
--- Rides on idempotency_keys_unique and jobs_unique_key.
-with clock as materialized (select krilin.now() as now),
-kept as (
-    insert into krilin.idempotency_keys (user_id, key, request_hash, job_id, created_at)
-    select $2, $14, $15, $1, clock.now from clock where $14::text is not null
-    on conflict do nothing
-    returning job_id
-)
-insert into krilin.jobs
-    (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, cause, trace_parent,
-     awaited, unique_key, created_at)
-select
-    $1, $2, $3, $4, $5, $6::jsonb,
-    case when $9::timestamptz > clock.now then 'scheduled' else 'ready' end,
-    $7, $8, coalesce($9, clock.now), $9, $10, $11, $12, $13, clock.now
-from clock
-where $14::text is null or exists (select from kept)
-on conflict (unique_key) where unique_key is not null do nothing
-returning id
+-- Invariants and indexes are those of krilin.place_job (migrations/0006_enqueue.sql). Gives a row for each job, in order.
+select placed.job_id, placed.outcome, placed.state, placed.replayed, placed.told
+from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::integer[],
+            $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::interval[],
+            $16::text[], $17::interval[], $18::text[], $19::bytea[], $20::jsonb[])
+    with ordinality
+    as i(id, user_id, app_id, kind, queue, args, priority, max_attempts, run_at, delay, cause, trace_parent, awaited,
+         unique_key, period, on_conflict, max_wait, idempotency_key, request_hash, told, position)
+cross join lateral krilin.place_job(
+    i.id, i.user_id, i.app_id, i.kind, i.queue, i.args::jsonb, i.priority, i.max_attempts, i.run_at, i.delay, i.cause,
+    i.trace_parent, i.awaited, i.unique_key, i.period, i.on_conflict, i.max_wait, i.idempotency_key, i.request_hash,
+    i.told) as placed
+order by i.position

@@ -5,14 +5,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
     model::{
-        error::CtxError,
         id::JobId,
         job::{JobView, State as JobState},
         token::Scope,
@@ -30,103 +27,11 @@ use crate::{
     },
 };
 
-/// A job as its owner sees it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Job {
-    /// Its id.
-    #[schema(value_type = uuid::Uuid)]
-    pub id: JobId,
-    /// Its kind, such as `app_action`.
-    pub kind: String,
-    /// The app it works for.
-    pub app_id: Option<String>,
-    /// Where it stands.
-    pub state: JobState,
-    /// The lane it waits in.
-    pub queue: String,
-    /// Higher runs sooner.
-    pub priority: i16,
-    /// Attempts begun and not given back.
-    pub attempt: u32,
-    /// Attempts it may have.
-    pub max_attempts: u32,
-    /// When it is or was due.
-    pub run_at: DateTime<Utc>,
-    /// When it was enqueued.
-    pub created_at: DateTime<Utc>,
-    /// When its latest attempt began.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// What it was given.
-    #[schema(value_type = Object)]
-    pub args: Box<RawValue>,
-    /// What it came to, when it is done.
-    #[schema(value_type = Option<serde_json::Value>)]
-    pub result: Option<Box<RawValue>>,
-    /// Why it is dead or cancelled, or how its latest attempt failed.
-    pub error: Option<JobError>,
-    /// Why it waits, where that is not only for its time.
-    pub parked_reason: Option<String>,
-    /// When it must have ended, while it is live.
-    pub deadline: Option<DateTime<Utc>>,
-    /// The job that waits for it.
-    #[schema(value_type = Option<uuid::Uuid>)]
-    pub parent_id: Option<JobId>,
-    /// What its handler last said of how far it is.
-    #[schema(value_type = Option<Object>)]
-    pub progress: Option<serde_json::Value>,
-}
-
-/// Why a job failed.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct JobError {
-    /// The code, as in a problem document.
-    pub code: String,
-    /// For a person.
-    pub message: String,
-    /// For a program.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<serde_json::Value>,
-}
-
-impl From<CtxError> for JobError {
-    fn from(error: CtxError) -> Self {
-        Self { code: error.code.to_string(), message: error.message, details: error.details }
-    }
-}
-
-impl From<JobView> for Job {
-    fn from(view: JobView) -> Self {
-        Self {
-            id: view.id,
-            kind: view.kind,
-            app_id: view.app_id,
-            state: view.state,
-            queue: view.queue,
-            priority: view.priority,
-            attempt: view.attempt,
-            max_attempts: view.max_attempts,
-            run_at: view.run_at,
-            created_at: view.created_at,
-            started_at: view.started_at,
-            finished_at: view.finished_at,
-            args: view.args,
-            result: view.result,
-            error: view.error.map(JobError::from),
-            parked_reason: view.parked_reason,
-            deadline: view.deadline,
-            parent_id: view.parent_id,
-            progress: view.progress,
-        }
-    }
-}
-
 /// One job as an answer.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct JobAnswer {
     /// The job.
-    pub job: Job,
+    pub job: JobView,
 }
 
 /// What is known of a job at the moment it is enqueued; `GET /api/v1/jobs/{id}` knows the rest.
@@ -162,7 +67,7 @@ pub struct ReceiptsAnswer {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct JobsAnswer {
     /// The jobs.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<JobView>,
     /// What to send as `cursor` for the page after this one; none after the last.
     #[schema(value_type = Option<uuid::Uuid>)]
     pub next_cursor: Option<JobId>,
@@ -203,7 +108,7 @@ pub async fn read(
 ) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
     let job = web.queue().get(parse(&id)?, Some(caller.user_id())).await?.ok_or_else(|| unknown(&id))?;
-    let body = json(&JobAnswer { job: job.into() })?;
+    let body = json(&JobAnswer { job })?;
     let tag = format!("\"{:.16}\"", format!("{:x}", Sha256::digest(&body)));
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|known| known == "*" || known.split(',').any(|known| known.trim() == tag));
@@ -248,7 +153,7 @@ pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Re
     let more = views.len() > limit as usize;
     views.truncate(limit as usize);
     let next_cursor = views.last().filter(|_| more).map(|view| view.id);
-    let answer = JobsAnswer { jobs: views.into_iter().map(Job::from).collect(), next_cursor };
+    let answer = JobsAnswer { jobs: views, next_cursor };
     Ok(([(header::CONTENT_TYPE, "application/json")], json(&answer)?).into_response())
 }
 
@@ -279,7 +184,7 @@ pub async fn retry(State(web): State<Web>, caller: Caller, Path(id): Path<String
 /// The job as it is after something was done to it.
 async fn after(web: &Web, caller: &Caller, id: &str) -> Result<Response, Problem> {
     let view = web.queue().get(parse(id)?, Some(caller.user_id())).await?.ok_or_else(|| unknown(id))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json(&JobAnswer { job: view.into() })?).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], json(&JobAnswer { job: view })?).into_response())
 }
 
 fn parse(id: &str) -> Result<JobId, Problem> {

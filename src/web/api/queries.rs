@@ -23,7 +23,7 @@ use crate::{
         Web,
         auth::Caller,
         body::{self, JsonBytes, json},
-        call::{self, Refusal},
+        call::{self, Refusal, Sort},
         error::{Document, Kind, Problem},
         limit,
         trace::Trace,
@@ -55,7 +55,8 @@ pub async fn run(
     caller.may(Scope::AppsRead)?;
     let app_id: AppId = app_id.parse().map_err(|_| Problem::not_found(format!("there is no app `{app_id}`")))?;
     let mut input = body::input(&body)?;
-    let app = call::query(&web, &caller, &app_id, &action, &mut input).await.map_err(Refusal::into_problem)?;
+    let app =
+        call::check(&web, &caller, &app_id, (Sort::Query, &action), &mut input).await.map_err(Refusal::into_problem)?;
     let input = to_raw_value(&input).map_err(|cause| Problem::new(Kind::BadRequest, cause.to_string()))?;
     let query = Query { app, action: &action, user: caller.user_id(), input: &input, seed: trace.seed() };
     let answer = Answer { result: query.run(&web).await? };
