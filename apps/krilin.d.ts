@@ -11,8 +11,10 @@ declare namespace krilin {
   type IsoTime = string;
   /** An instant in UTC, "2026-11-22T17:13:20.500Z". Written with any offset, kept to the millisecond. */
   type IsoInstant = string;
-  /** "1500ms" */
+  /** "1500ms", "30s", "5m", "12h", "7d" */
   type Duration = string;
+  /** Minute, hour, day of the month, month, day of the week: "0 18 * * SUN", or with wildcards and steps. */
+  type Cron = string;
 
   /** On every row, set by the platform. `id` may be given on insert (a UUID); the rest may not. */
   interface Row {
@@ -101,6 +103,32 @@ declare namespace krilin {
     aggregate<K extends keyof T>(table: K, what: Aggregate<T[K]>): Promise<Record<string, Json>[]>;
   }
 
+  interface OnceOptions {
+    /** One id is one schedule: it is replaced, not doubled. A fresh one unless given. */
+    id?: string;
+    /** What the action is given. */
+    input?: Json;
+  }
+  interface CronOptions extends OnceOptions {
+    /** "user" (the default: wherever the user is) or an IANA zone. */
+    timezone?: "user" | string;
+    /** What becomes of fires that were missed: none, one for all (the default), or each, at most 100. */
+    catch_up?: "none" | "one" | "all";
+    /** When the job of the fire before has not ended: this one is left out (the default), or waits. */
+    overlap?: "skip" | "queue";
+  }
+  /** Runs actions by the clock; needs `permissions.schedule`. What a handler schedules is there when the handler is done.
+   *  At most 20 beside those of the manifest. Ten failed jobs in a row pause one. */
+  interface Schedule {
+    create(cron: Cron, action: string, options?: CronOptions): Promise<{ id: string; next_run_at: IsoInstant | null }>;
+    /** An instant that is past is at once. */
+    once(at: IsoInstant | { in: Duration }, action: string, options?: OnceOptions): Promise<{ id: string }>;
+    /** Those of the manifest too, by id. */
+    list(): Promise<{ id: string; action: string; next_run_at: IsoInstant | null; paused: boolean }[]>;
+    /** False when there is no such schedule. */
+    cancel(id: string): Promise<boolean>;
+  }
+
   interface Log {
     (message: string, fields?: Record<string, Json>): void;
     debug(message: string, fields?: Record<string, Json>): void;
@@ -139,6 +167,8 @@ declare namespace krilin {
     attempt: number;
     trigger: "user" | "agent" | "schedule" | "stream" | "app" | "hook";
     caller_app?: string;
+    /** With the trigger "schedule": the fire. `missed` fires before it were not made up for. */
+    schedule?: { id: string; nominal_at: IsoInstant; fired_at: IsoInstant; missed: number };
   }
 
   interface Context<T extends Record<string, Row> = any, S = any> {
@@ -149,6 +179,7 @@ declare namespace krilin {
     readonly job: Job | null;
     readonly settings: Readonly<S>;
     readonly storage: Storage<T>;
+    readonly schedule: Schedule;
     /** At most 100 lines and 64 KiB. `console` writes here too. */
     readonly log: Log;
     readonly time: Time;

@@ -1,4 +1,5 @@
-//! Puts an app into a user's hands and takes it out again. Rows stay when an app is removed.
+//! Puts an app into a user's hands and takes it out again, with what the manifest schedules. Rows stay when an app is
+//! removed.
 
 use semver::Version;
 use serde_json::{Map, Value};
@@ -7,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     Error,
     publish::{asked, parsed},
+    schedules,
 };
 use crate::{
     model::{
@@ -44,6 +46,7 @@ pub async fn install(
     let settings = settings(&manifest, &choices.settings)?;
     let approved = Approved { version: &published.version, settings: &settings, grants: &grants };
     installations::upsert(&mut *transaction, user, app, &approved).await?;
+    schedules::declare(&mut transaction, &manifest, Some(user)).await?;
     let installation = installations::find(&mut *transaction, user, app).await?;
     store::within(transaction.commit()).await?;
     installation.ok_or_else(|| Error::NotInstalled(app.clone()))
@@ -59,6 +62,7 @@ pub async fn uninstall(db: &mut PgConnection, user: UserId, app: &AppId) -> Resu
     if !installations::delete(&mut *transaction, user, app).await? {
         return Err(Error::NotInstalled(app.clone()));
     }
+    store::schedules::delete_installation(&mut *transaction, user, app).await?;
     Ok(store::within(transaction.commit()).await?)
 }
 

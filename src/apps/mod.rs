@@ -9,6 +9,7 @@ pub mod loaded;
 pub mod migrate;
 pub mod plan;
 pub mod publish;
+pub mod schedules;
 pub mod types;
 
 use std::time::Duration;

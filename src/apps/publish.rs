@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     Error,
     migrate::{Done, Migration},
+    schedules,
 };
 use crate::{
     model::{
@@ -127,6 +128,7 @@ async fn write(
     };
     apps::insert_version(&mut *db, app, &published).await?;
     record(db, manifest).await?;
+    schedules::declare(db, manifest, None).await?;
     Ok(steps)
 }
 

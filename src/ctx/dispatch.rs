@@ -7,6 +7,7 @@ use tracing::{Instrument, debug_span};
 use super::{
     pass::{Pass, World},
     refusal::{invalid, over},
+    schedule::{self, Clock},
     table::Table,
 };
 use crate::model::{
@@ -20,15 +21,15 @@ pub const CALLS_DEFAULT: u32 = 200;
 /// The most calls of one pass, whatever its action says.
 pub const CALLS_MAX: u32 = 1_000;
 
-/// What a method does to the app's rows.
+/// What a method does to what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Touch {
+pub(super) enum Touch {
     Reads,
     Writes,
 }
 
-/// The methods there are. `krilin.d.ts` and the sandbox's prelude name the same, which a test holds.
-const METHODS: [(&str, &str, Touch); 8] = [
+/// The methods of storage. `krilin.d.ts` and the sandbox's prelude name the same, which a test holds.
+const STORAGE: [(&str, &str, Touch); 8] = [
     ("storage", "query", Touch::Reads),
     ("storage", "find_one", Touch::Reads),
     ("storage", "insert", Touch::Writes),
@@ -39,9 +40,13 @@ const METHODS: [(&str, &str, Touch); 8] = [
     ("storage", "aggregate", Touch::Reads),
 ];
 
+fn all() -> impl Iterator<Item = &'static (&'static str, &'static str, Touch)> {
+    STORAGE.iter().chain(&schedule::METHODS)
+}
+
 /// The methods as `api.method`.
 pub fn methods() -> Vec<String> {
-    METHODS.iter().map(|(api, method, _)| format!("{api}.{method}")).collect()
+    all().map(|(api, method, _)| format!("{api}.{method}")).collect()
 }
 
 /// Answers one call.
@@ -61,6 +66,9 @@ async fn answer(world: &World, pass: &mut Pass, call: Call) -> Settled {
     let touch = known(&call)?;
     demand(world, &call, touch)?;
     let about = format!("{}.{}", call.api, call.method);
+    if call.api == "schedule" {
+        return Clock { world, pass, about }.answer(&call.method, &call.args).await;
+    }
     let name = call.args.first().and_then(Value::as_str);
     let name = name.ok_or_else(|| invalid(&about, "", "the first argument must be the name of a table"))?;
     let shape = world.app.shapes.get(name).ok_or_else(|| {
@@ -83,7 +91,7 @@ async fn answer(world: &World, pass: &mut Pass, call: Call) -> Settled {
 
 fn known(call: &Call) -> Result<Touch, CtxError> {
     let (api, method) = (call.api.as_str(), call.method.as_str());
-    if let Some((_, _, touch)) = METHODS.iter().find(|known| (known.0, known.1) == (api, method)) {
+    if let Some((_, _, touch)) = all().find(|known| (known.0, known.1) == (api, method)) {
         return Ok(*touch);
     }
     let names = methods();
@@ -92,9 +100,10 @@ fn known(call: &Call) -> Result<Touch, CtxError> {
 }
 
 fn demand(world: &World, call: &Call, touch: Touch) -> Result<(), CtxError> {
-    let grant = match touch {
-        Touch::Reads => "read:own_data",
-        Touch::Writes => "write:own_data",
+    let grant = match (call.api.as_str(), touch) {
+        ("schedule", _) => "schedule",
+        (_, Touch::Reads) => "read:own_data",
+        (_, Touch::Writes) => "write:own_data",
     };
     let denied = |message: String| Err(CtxError::new(Code::PermissionDenied, message));
     if world.read_only && touch == Touch::Writes {

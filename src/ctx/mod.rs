@@ -17,6 +17,7 @@ mod log;
 mod order;
 mod read;
 mod refusal;
+mod schedule;
 mod table;
 mod value;
 

@@ -187,6 +187,9 @@ export default function boot(native) {
   const instant_text = BaseDate.prototype.toISOString;
   const moment = (value) => (value instanceof BaseDate ? instant_text.call(value) : String(value));
   let clock = null;
+  let later = null;
+  // Few passes schedule anything.
+  const schedule = () => (later ??= api("schedule", ["create", "once", "list", "cancel"]));
   const time = () => (clock ??= native.load("time")(native.time, facts.user, moment));
 
   // What is not here -------------------------------------------------------------------------------------------------
@@ -249,6 +252,7 @@ export default function boot(native) {
       generate_id: native.id,
       random: native.random,
       get time() { return time(); },
+      get schedule() { return schedule(); },
     });
     return await handler(ctx, input);
   }

@@ -90,7 +90,7 @@ impl Schedules {
             wanted.decide(ScheduleId::new(self.clock.as_ref()), now, zone.as_deref()).map_err(Error::Unfit)?;
         let id = schedules::upsert(&self.pool, std::slice::from_ref(&decided)).await?;
         self.wake().await;
-        let id = id.first().copied().ok_or(Error::NotFound)?;
+        let id = id.first().map(|(id, _)| *id).ok_or(Error::NotFound)?;
         self.get(id, user).await
     }
 

@@ -72,12 +72,16 @@ pub struct Row {
 }
 
 /// Writes schedules. One of the same user, app and name is replaced under its own id and jitter; where its clockwork is the
-/// same it keeps its next fire and its count of periods, and a pause of it stays. Rides on `schedules_name_key`.
-pub async fn upsert(db: impl PgExecutor<'_>, rows: &[Decided]) -> Result<Vec<ScheduleId>, Error> {
+/// same it keeps its next fire and its count of periods, and a pause of it stays. Gives each with its next nominal fire.
+/// Rides on `schedules_name_key`.
+pub async fn upsert(
+    db: impl PgExecutor<'_>,
+    rows: &[Decided],
+) -> Result<Vec<(ScheduleId, Option<DateTime<Utc>>)>, Error> {
     fn all<'r, T>(rows: &'r [Decided], part: impl Fn(&'r Decided) -> T) -> Vec<T> {
         rows.iter().map(part).collect()
     }
-    let statement = sqlx::query_scalar(include_str!("sql/schedule.sql"))
+    let statement = sqlx::query_as(include_str!("sql/schedule.sql"))
         .bind(all(rows, |row| row.id))
         .bind(all(rows, |row| row.user_id))
         .bind(all(rows, |row| row.app_id.as_ref().map(AppId::as_str)))

@@ -60,9 +60,13 @@ fn words(text: &str, start: &str, open: char, close: char) -> BTreeSet<String> {
 fn the_declaration_names_exactly_what_dispatch_and_prelude_know() {
     let declared = fs::read_to_string("apps/krilin.d.ts").unwrap();
     let prelude = fs::read_to_string("src/sandbox/prelude.js").unwrap();
-    let storage: BTreeSet<String> = dispatch::methods().iter().map(|name| name.replace("storage.", "")).collect();
-    assert_eq!(members(&declared, "Storage"), storage);
-    assert_eq!(words(&prelude, "const storage = api(", '[', ']'), storage);
+    let of = |api: &str| -> BTreeSet<String> {
+        dispatch::methods().iter().filter_map(|name| name.strip_prefix(api).map(ToOwned::to_owned)).collect()
+    };
+    for (face, api) in [("Storage", "storage"), ("Schedule", "schedule")] {
+        assert_eq!(members(&declared, face), of(&format!("{api}.")));
+        assert_eq!(words(&prelude, &format!("api(\"{api}\""), '[', ']'), of(&format!("{api}.")));
+    }
 
     let prelude_ctx = &prelude[prelude.find("const ctx = freeze({").unwrap()..];
     let prelude_ctx = &prelude_ctx[prelude_ctx.find('{').unwrap() + 1..prelude_ctx.find("});").unwrap()];

@@ -4,6 +4,7 @@
 
 mod action;
 mod api;
+mod app_schedules;
 mod apps;
 mod auth;
 mod blackout;

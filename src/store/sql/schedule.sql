@@ -40,4 +40,4 @@ set origin = excluded.origin, kind = excluded.kind, args = excluded.args, cron =
                                       excluded.starts_at, excluded.ends_at) as kept
         ) as clockwork
     )
-returning s.id
+returning s.id, s.next_at
