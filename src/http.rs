@@ -1,4 +1,4 @@
-//! The HTTP client: JSON with a bearer token, a deadline on every request. Refuses to follow redirects, which would carry
+//! The HTTP clients: JSON with a bearer token, spans for a collector; a deadline on every request. Refuses to follow redirects, which would carry
 //! the token elsewhere.
 
 use std::time::Duration;
@@ -67,4 +67,46 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Error> {
     }
     let words = body["detail"].as_str().or(body["title"].as_str()).unwrap_or("no reason was given").to_owned();
     Err(Error::Refused { status: status.as_u16(), words })
+}
+
+/// Sends spans to a collector.
+#[cfg(feature = "otel")]
+#[derive(Debug)]
+pub struct Collector {
+    requests: reqwest::Client,
+    /// The exporter's thread is not the runtime's.
+    runtime: tokio::runtime::Handle,
+}
+
+#[cfg(feature = "otel")]
+impl Collector {
+    /// The longest one batch may take.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Must be called on a runtime.
+    pub fn new() -> Result<Self, Error> {
+        let redirects = reqwest::redirect::Policy::none();
+        let requests = reqwest::Client::builder().timeout(Self::DEADLINE).redirect(redirects).build()?;
+        Ok(Self { requests, runtime: tokio::runtime::Handle::current() })
+    }
+}
+
+#[cfg(feature = "otel")]
+#[async_trait::async_trait]
+impl opentelemetry_http::HttpClient for Collector {
+    async fn send_bytes(
+        &self,
+        request: opentelemetry_http::Request<opentelemetry_http::Bytes>,
+    ) -> Result<opentelemetry_http::Response<opentelemetry_http::Bytes>, opentelemetry_http::HttpError> {
+        let sending = self.requests.execute(request.try_into()?);
+        let answered = self.runtime.spawn(async move {
+            let answer = sending.await?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            Ok::<_, reqwest::Error>((status, headers, answer.bytes().await?))
+        });
+        let (status, headers, body) = answered.await??;
+        let mut response = opentelemetry_http::Response::new(body);
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        Ok(response)
+    }
 }

@@ -95,8 +95,14 @@ impl Context {
 
     /// Starts the log as configured. For the verbs that stay; the others answer and end.
     pub fn start_log(&self) -> anyhow::Result<()> {
-        let log = &self.config()?.log;
-        Ok(telemetry::start(&log.level, log.is_json())?)
+        let config = self.config()?;
+        let endpoint = config.traces.endpoint();
+        let (level, service) = (config.traces.level.as_str(), config.traces.service());
+        let export = match endpoint.as_deref() {
+            Some(endpoint) => Some(telemetry::Export { endpoint, level, service: &service, sender: sender()? }),
+            None => None,
+        };
+        Ok(telemetry::start(telemetry::Options { level: &config.log.level, json: config.log.is_json(), export })?)
     }
 
     /// Where credentials are looked for, strongest first.
@@ -206,4 +212,16 @@ impl Context {
         };
         let _ = writeln!(stderr().lock(), "{line}");
     }
+}
+
+/// What carries spans to a collector.
+#[cfg(feature = "otel")]
+fn sender() -> anyhow::Result<telemetry::Sender> {
+    Ok(std::sync::Arc::new(crate::http::Collector::new()?))
+}
+
+#[cfg(not(feature = "otel"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+fn sender() -> anyhow::Result<telemetry::Sender> {
+    Ok(())
 }

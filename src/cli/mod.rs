@@ -28,7 +28,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::context::Context;
-use crate::config::LogFormat;
+use crate::{config::LogFormat, telemetry};
 
 /// The exit code of a verb that failed. (clap itself ends with 2 when it does not understand.)
 const FAILED: u8 = 1;
@@ -146,7 +146,11 @@ pub fn main() -> ExitCode {
     let context = Context::new(global, crate::config::inherited_listener());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(verb.run(&context)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(verb.run(&context));
+            telemetry::stop();
+            ended
+        }
         Err(e) => Err(anyhow::Error::new(e).context("starting the runtime")),
     };
     match ended {

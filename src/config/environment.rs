@@ -1,4 +1,5 @@
-//! The few facts of the environment that are not keys: where systemd put things, who we are, where programs lie.
+//! The few facts of the environment that are not keys: where systemd put things, who we are, where programs lie, what
+//! OpenTelemetry's standard names.
 
 use std::{env, ffi::OsString, io, net::TcpListener, path::PathBuf};
 
@@ -48,4 +49,14 @@ pub(super) fn state_directory() -> PathBuf {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let states = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     states.unwrap_or_else(|| home.join(".local/state")).join("krilin")
+}
+
+/// Where OpenTelemetry's standard has the collector's address.
+pub(super) fn collector() -> Option<String> {
+    env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty())
+}
+
+/// What OpenTelemetry's standard says that this process is called.
+pub(super) fn service_name() -> Option<String> {
+    env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty())
 }

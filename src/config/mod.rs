@@ -30,6 +30,8 @@ pub struct Config {
     pub policies_directory: PathBuf,
     /// The log.
     pub log: Log,
+    /// Spans for a collector.
+    pub traces: Traces,
     /// The HTTP server.
     pub http: Http,
     /// Figures for operators.
@@ -68,6 +70,29 @@ impl Log {
     /// Whether lines are JSON here.
     pub fn is_json(&self) -> bool {
         self.format == LogFormat::Json || (self.format == LogFormat::Auto && environment::under_journal())
+    }
+}
+
+/// Spans for a collector.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// The collector's base address; empty means [`Traces::endpoint`] decides.
+    pub endpoint: String,
+    /// Which spans are sent: a filter in tracing's language.
+    pub level: String,
+}
+
+impl Traces {
+    /// Where spans are sent: as configured; else, in a binary that can send them, as the standard variable says.
+    pub fn endpoint(&self) -> Option<String> {
+        let chosen = Some(self.endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+        chosen.or_else(|| environment::collector().filter(|_| cfg!(feature = "otel")))
+    }
+
+    /// What the spans are said to be of: as the standard variable says, else us.
+    pub fn service(&self) -> String {
+        environment::service_name().unwrap_or_else(|| "krilin".to_owned())
     }
 }
 

@@ -19,5 +19,6 @@ pub mod shape;
 pub mod shaping;
 pub mod ties;
 pub mod token;
+pub mod trace;
 pub mod user;
 pub mod zone;

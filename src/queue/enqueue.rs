@@ -20,6 +20,7 @@ use crate::{
         self,
         enqueue::{self, NewRow, Refused},
     },
+    telemetry,
 };
 
 /// The most callers that wait for the insert before theirs.
@@ -134,7 +135,8 @@ impl Enqueuer {
             run_at: job.run_at,
             delay: job.delay,
             cause: job.cause,
-            trace_parent: job.trace_parent,
+            // What is enqueued in the course of a request or a job belongs to its trace.
+            trace_parent: job.trace_parent.or_else(|| telemetry::trace::current().map(|trace| trace.to_string())),
             awaited: job.awaited,
             unique: job.unique,
             idempotency: job.idempotency,

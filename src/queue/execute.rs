@@ -17,7 +17,7 @@ use futures::{
 };
 use sqlx::PgPool;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 use super::{
     complete::RESULT_MAX_BYTES,
@@ -25,10 +25,14 @@ use super::{
     metrics::{Ended, Metrics},
     registry::{Attempt, Kind, Registry},
 };
-use crate::model::{
-    error::{Code, CtxError},
-    job::{ClaimedJob, Failure, Lease, Next, Outcome, State, StopReason, next},
-    policy::{Completion, SNOOZES_DEFAULT},
+use crate::{
+    model::{
+        error::{Code, CtxError},
+        job::{ClaimedJob, Failure, Lease, Next, Outcome, State, StopReason, next},
+        policy::{Completion, SNOOZES_DEFAULT},
+        trace::TraceParent,
+    },
+    telemetry::{self, trace::Sort},
 };
 
 /// How long a job waits whose kind this worker does not know: an older worker beside a newer one.
@@ -104,11 +108,14 @@ impl Execute {
             job.id = %job.id,
             job.kind = job.kind,
             job.attempt = job.tries.attempt,
-            trace.parent = job.trace_parent
+            otel.kind = field::Empty,
+            trace.id = field::Empty
         );
+        let asked: Option<TraceParent> = job.trace_parent.as_deref().and_then(|text| text.parse().ok());
+        let trace = telemetry::trace::place(&span, Sort::Consumer, asked, place(asked, &work.lease));
         let (started, id, name) = (Instant::now(), job.id, job.kind.clone());
         self.metrics.started(&name, &kind.policy.queue);
-        let verdict = self.run(kind, work).instrument(span.clone()).await;
+        let verdict = telemetry::trace::scope(trace, self.run(kind, work).instrument(span.clone())).await;
         self.metrics.ended(&name, &kind.policy.queue, outcome(&verdict), started.elapsed());
         span.in_scope(|| match &verdict {
             Verdict::Later { error: Some(error), .. } => {
@@ -173,6 +180,13 @@ fn unknown(job: &ClaimedJob) -> Verdict {
     Verdict::End { state: State::Dead, result: None, error: Some(json(&error)) }
 }
 
+/// An attempt's own place: below whatever asked for the job, else in a trace that is named as the job is. Each claim has
+/// a token of its own, and so each attempt a span.
+fn place(asked: Option<TraceParent>, lease: &Lease) -> TraceParent {
+    let span_id = lease.token.0.as_u64_pair().1;
+    asked.map_or_else(|| TraceParent::new(lease.job_id.0.as_u128(), span_id, false), |asked| asked.child(span_id))
+}
+
 /// The handler to its end, its timeout or its panic. A kind with a transaction of its own gets a task of its own, so that
 /// it runs beside others on all cores; jobs ended in batches share the worker's, for they are many and short.
 async fn handle(kind: &Kind, attempt: Attempt) -> Result<Outcome, Failure> {
@@ -180,7 +194,7 @@ async fn handle(kind: &Kind, attempt: Attempt) -> Result<Outcome, Failure> {
     let running = async move { handler.run(attempt).await };
     let running = match kind.policy.completion {
         Completion::Batch => Either::Left(AssertUnwindSafe(running).catch_unwind()),
-        Completion::Transaction => Either::Right(own_task(running.in_current_span())),
+        Completion::Transaction => Either::Right(own_task(telemetry::trace::carried(running.in_current_span()))),
     };
     match tokio::time::timeout(limit.0, running).await {
         Ok(Ok(ended)) => ended,

@@ -5,7 +5,13 @@ use serde_json::Value;
 use sqlx::{PgExecutor, Row, postgres::PgRow, types::Json};
 
 use super::{Error, within};
-use crate::model::id::{AppId, UserId};
+use crate::{
+    model::{
+        id::{AppId, UserId},
+        trace::TraceParent,
+    },
+    telemetry,
+};
 
 /// The most installations one listing returns.
 pub const LIST_MAX: i64 = 1_000;
@@ -28,17 +34,25 @@ pub struct Opened {
 }
 
 /// Says on whose behalf and for which app the transaction acts, locks the installation, and gives what is known about it:
-/// one statement, since it begins every action.
+/// one statement, since it begins every action. Until the transaction ends, the session's name in `pg_stat_activity` and
+/// in Postgres' log has the trace id behind it.
 pub async fn open_locked(db: impl PgExecutor<'_>, user: UserId, app: &AppId) -> Result<Option<Opened>, Error> {
     let statement = sqlx::query(
         "select i.state, i.grants, i.config::text, i.near_limit, a.revision,
                 u.name, u.email, u.timezone, u.locale, u.week_start,
-                set_config('krilin.user_id', $1::text, true), set_config('krilin.app_id', $2, true)
+                set_config('krilin.user_id', $1::text, true), set_config('krilin.app_id', $2, true),
+                set_config('application_name',
+                    concat_ws(' ', split_part(current_setting('application_name'), ' ', 1), $3::text), true)
          from app_installations i join apps a on a.id = i.app_id join users u on u.id = i.user_id
          where i.user_id = $1 and i.app_id = $2
          for update of i",
     );
-    within(statement.bind(user).bind(app.as_str()).fetch_optional(db)).await?.as_ref().map(opened).transpose()
+    let trace = telemetry::trace::current().map(TraceParent::trace);
+    within(statement.bind(user).bind(app.as_str()).bind(trace).fetch_optional(db))
+        .await?
+        .as_ref()
+        .map(opened)
+        .transpose()
 }
 
 /// The same without the lock, for passes that only read.
@@ -46,11 +60,18 @@ pub async fn open(db: impl PgExecutor<'_>, user: UserId, app: &AppId) -> Result<
     let statement = sqlx::query(
         "select i.state, i.grants, i.config::text, i.near_limit, a.revision,
                 u.name, u.email, u.timezone, u.locale, u.week_start,
-                set_config('krilin.user_id', $1::text, true), set_config('krilin.app_id', $2, true)
+                set_config('krilin.user_id', $1::text, true), set_config('krilin.app_id', $2, true),
+                set_config('application_name',
+                    concat_ws(' ', split_part(current_setting('application_name'), ' ', 1), $3::text), true)
          from app_installations i join apps a on a.id = i.app_id join users u on u.id = i.user_id
          where i.user_id = $1 and i.app_id = $2",
     );
-    within(statement.bind(user).bind(app.as_str()).fetch_optional(db)).await?.as_ref().map(opened).transpose()
+    let trace = telemetry::trace::current().map(TraceParent::trace);
+    within(statement.bind(user).bind(app.as_str()).bind(trace).fetch_optional(db))
+        .await?
+        .as_ref()
+        .map(opened)
+        .transpose()
 }
 
 fn opened(row: &PgRow) -> Result<Opened, Error> {

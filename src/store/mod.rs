@@ -31,6 +31,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use tracing::Instrument;
+
 use crate::model::{
     error::{Code, CtxError},
     job::Failure,
@@ -156,12 +158,25 @@ impl From<Error> for Failure {
     }
 }
 
-/// Waits for `work`, at most [`ANSWER_TIMEOUT`]; past it the answer is [`Error::Unavailable`].
-pub async fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
-        Ok(result) => result.map_err(Error::from),
-        Err(_) => Err(Error::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
-    }
+/// Waits for `work`, at most [`ANSWER_TIMEOUT`]; past it the answer is [`Error::Unavailable`]. Its span says where in the
+/// source the statement stands: one statement is one function, so that is its name.
+#[track_caller]
+pub fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> impl Future<Output = Result<T, Error>> {
+    let caller = std::panic::Location::caller();
+    let span = tracing::debug_span!(
+        "db.statement",
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        code.file.path = caller.file(),
+        code.line.number = caller.line()
+    );
+    let answered = async {
+        match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+            Ok(result) => result.map_err(Error::from),
+            Err(_) => Err(Error::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+        }
+    };
+    answered.instrument(span)
 }
 
 /// Options for connections to `url`: our schema first in the search path, a statement timeout, and a name that operators

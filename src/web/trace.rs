@@ -11,12 +11,16 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 use super::{
     Web,
     error::{Kind, Problem, Unwritten},
     limit,
+};
+use crate::{
+    model::trace::TraceParent,
+    telemetry::{self, trace::Sort},
 };
 
 /// The header by which a trace continues from one service to the next (W3C Trace Context, level 1).
@@ -26,34 +30,34 @@ const ALWAYS_ANSWERED: [&str; 2] = ["/healthz", "/readyz"];
 
 /// One request's place in a trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
-    id: u128,
-    span: u64,
-    flags: u8,
-}
+pub struct Trace(TraceParent);
 
 impl Trace {
-    /// Continues the caller's trace with a span of our own, or begins one when the caller sent none that is valid.
-    pub fn follow(headers: &HeaderMap) -> Self {
-        let caller = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(parse);
-        let (id, flags) = caller.unwrap_or_else(|| (u128::from(random()) << 64 | u128::from(random()), 0));
-        Self { id, span: random(), flags }
+    /// A span of our own, below the caller's when one was sent that is well formed.
+    fn begin(headers: &HeaderMap) -> (Option<TraceParent>, TraceParent) {
+        let caller: Option<TraceParent> =
+            headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        let own = match caller {
+            Some(caller) => caller.child(random()),
+            None => TraceParent::new(u128::from(random()) << 64 | u128::from(random()), random(), false),
+        };
+        (caller, own)
     }
 
     /// A number that differs from request to request.
     pub fn seed(&self) -> u64 {
-        self.span
+        self.0.span_id()
     }
 
     /// The trace id as 32 hex digits.
     pub fn id(&self) -> String {
-        format!("{:032x}", self.id)
+        self.0.trace()
     }
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags)
+        self.0.fmt(f)
     }
 }
 
@@ -63,40 +67,34 @@ fn random() -> u64 {
     getrandom::u64().unwrap_or_default() | 1
 }
 
-/// The trace id and flags of a `traceparent`. A version above 00 may have more parts, which are ignored, as the standard
-/// asks.
-fn parse(text: &str) -> Option<(u128, u8)> {
-    let mut parts = text.split('-');
-    let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let shaped = hex(version, 2) && hex(trace_id, 32) && hex(span_id, 16) && hex(flags, 2);
-    if !shaped || version == "ff" || (version == "00" && parts.next().is_some()) {
-        return None;
-    }
-    let trace_id = u128::from_str_radix(trace_id, 16).ok()?;
-    let span_id = u64::from_str_radix(span_id, 16).ok()?;
-    (trace_id != 0 && span_id != 0).then_some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1))
-}
-
 impl<S: Sync> FromRequestParts<S> for Trace {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or_else(|| Self::follow(&parts.headers)))
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_else(|| Self(Self::begin(&parts.headers).1)))
     }
 }
 
 /// The layer around every route.
 pub(super) async fn around(State(web): State<Web>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let trace = Trace::follow(request.headers());
-    request.extensions_mut().insert(trace);
+    let (caller, own) = Trace::begin(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
 
-    let span = tracing::info_span!("http.request", http.method = %method, http.route = route, trace.id = %trace.id());
-    let mut response = bounded(&web, request, next).instrument(span.clone()).await;
+    let span = tracing::info_span!(
+        "http.request",
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        otel.kind = field::Empty,
+        trace.id = field::Empty
+    );
+    let trace = Trace(telemetry::trace::place(&span, Sort::Server, caller, own));
+    request.extensions_mut().insert(trace);
+    let answered = bounded(&web, request, next).instrument(span.clone());
+    let mut response = telemetry::trace::scope(trace.0, answered).await;
 
     if let Some(Unwritten(problem)) = response.extensions_mut().remove::<Unwritten>() {
         let headers = std::mem::take(response.headers_mut());
@@ -108,6 +106,7 @@ pub(super) async fn around(State(web): State<Web>, mut request: Request, next: N
     }
     let elapsed = begun.elapsed();
     web.figures().observe_request(&method, route, response.status(), elapsed);
+    span.record("http.response.status_code", response.status().as_u16());
     span.in_scope(|| {
         tracing::debug!(http.status = response.status().as_u16(), elapsed_ms = elapsed.as_millis(), "answered");
     });
@@ -137,28 +136,5 @@ async fn bounded(web: &Web, request: Request, next: Next) -> Response {
             format!("no answer within {} s; what was begun may still end well", limit::REQUEST_DEADLINE.as_secs()),
         )
         .into_response(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn a_trace_is_followed_only_when_it_is_well_formed() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(parse(good), Some((0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 1)));
-        assert!(parse("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more").is_some());
-        for bad in [
-            "",
-            "00",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
-        ] {
-            assert!(parse(bad).is_none(), "{bad}");
-        }
     }
 }

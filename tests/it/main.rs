@@ -30,6 +30,8 @@ mod manifest;
 mod metrics;
 mod openapi;
 mod orders;
+#[cfg(feature = "otel")]
+mod otel;
 mod outage;
 mod policy;
 mod postgres;
@@ -48,6 +50,7 @@ mod storage;
 mod streaks;
 mod supervisor;
 mod tidy;
+mod trace;
 mod transactional;
 mod unique;
 mod uniqueness;
