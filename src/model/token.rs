@@ -45,9 +45,9 @@ macro_rules! scopes {
 }
 
 scopes! {
-    /// See and list one's jobs.
+    /// See and list one's jobs and schedules.
     JobsRead "jobs:read";
-    /// Enqueue, cancel and retry jobs.
+    /// Enqueue, cancel and retry jobs; make and change schedules.
     JobsWrite "jobs:write";
     /// Run actions of installed apps, which may change data.
     AppsCall "apps:call";

@@ -27,6 +27,9 @@ use crate::{
 /// The most schedules, or rows of the ledger, one page has.
 pub const PAGE_MAX: u32 = 200;
 
+/// The most schedules of one user, those of apps included. The last may be a few too many where several are made at once.
+pub const USER_MAX: i64 = 1_000;
+
 /// Rings for the queues in which jobs were made, after their commit; how many in each.
 pub type Bell = Arc<dyn Fn(&BTreeMap<String, usize>) + Send + Sync>;
 
@@ -82,15 +85,21 @@ impl Schedules {
         Self { pool: pool.clone(), clock, policies, bell }
     }
 
-    /// Makes a schedule, or replaces the one of the same user, app and name.
+    /// Makes a schedule, or replaces the one of the same user, app and name. Refuses a name that another maker has taken.
     pub async fn create(&self, wanted: Wanted) -> Result<Row, Error> {
         let user = wanted.user_id;
+        if let Some(user) = user
+            && schedules::count(&self.pool, user).await? >= USER_MAX
+        {
+            return Err(Error::State(format!("a user has {USER_MAX} schedules at most; cancel some")));
+        }
         let (now, zone) = schedules::here(&self.pool, user).await?;
         let decided =
             wanted.decide(ScheduleId::new(self.clock.as_ref()), now, zone.as_deref()).map_err(Error::Unfit)?;
-        let id = schedules::upsert(&self.pool, std::slice::from_ref(&decided)).await?;
+        let made = schedules::upsert(&self.pool, std::slice::from_ref(&decided)).await?;
         self.wake().await;
-        let id = id.first().map(|(id, _)| *id).ok_or(Error::NotFound)?;
+        let taken = || Error::State(format!("another schedule is named `{}` already, and not by you", decided.name));
+        let (id, _) = made.first().copied().ok_or_else(taken)?;
         self.get(id, user).await
     }
 

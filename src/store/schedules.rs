@@ -170,6 +170,12 @@ pub async fn of_installation(db: impl PgExecutor<'_>, user: UserId, app: &AppId)
     within(sqlx::query_as(text).bind(user).bind(app.as_str()).fetch_all(db)).await
 }
 
+/// How many schedules `user` has, the ended ones left out. Rides on `schedules_name_key`.
+pub async fn count(db: impl PgExecutor<'_>, user: UserId) -> Result<i64, Error> {
+    let statement = sqlx::query_scalar("select count(*) from krilin.schedules where user_id = $1 and state <> 'ended'");
+    within(statement.bind(user).fetch_one(db)).await
+}
+
 /// Moves a schedule to `state` for `reason`. For `active`, its next look is at once: that reckons the next fire, and what
 /// fell into the time up to now is skipped as paused. False: there is none, or it is not in one of the states `from`.
 pub async fn turn(

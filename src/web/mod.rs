@@ -1,7 +1,7 @@
 //! HTTP for programs: routes, who may use them, and how refusals look.
 //!
 //! Layer 6: it sees models, the store, the queue's face, apps and read-only ctx; never a job's code. It writes nothing
-//! but jobs: changing anything is a job, reading is not.
+//! but jobs and what makes them: changing anything is a job, reading is not.
 
 pub mod api;
 pub mod auth;
@@ -13,6 +13,7 @@ pub mod limit;
 pub mod memory;
 pub mod operator;
 pub mod order;
+pub mod schedule;
 mod serve;
 pub mod trace;
 pub mod wish;
@@ -39,6 +40,7 @@ use crate::{
     },
     queue::Queue,
     sandbox,
+    schedule::{Bell, Schedules},
 };
 
 /// What the server is made of; see [`Web::new`].
@@ -67,6 +69,7 @@ struct Inner {
     queries: Semaphore,
     installed: Memory<(UserId, AppId), ()>,
     stop: watch::Sender<bool>,
+    schedules: Schedules,
 }
 
 impl Web {
@@ -82,7 +85,10 @@ impl Web {
         let queries = Semaphore::new(limit::QUERIES_MAX);
         let in_flight = Semaphore::new(limit::IN_FLIGHT_MAX);
         let (installed, stop) = (Memory::default(), watch::Sender::new(false));
-        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed, stop }))
+        let queue = parts.queue.clone();
+        let bell: Bell = Arc::new(move |queues| queue.ring(queues));
+        let schedules = Schedules::new(&parts.pool, parts.clock.clone(), parts.queue.policies().clone(), bell);
+        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed, stop, schedules }))
     }
 
     /// The database, as `krilin_runtime`.
@@ -92,6 +98,10 @@ impl Web {
 
     pub(in crate::web) fn queue(&self) -> &Queue {
         &self.0.parts.queue
+    }
+
+    pub(in crate::web) fn schedules(&self) -> &Schedules {
+        &self.0.schedules
     }
 
     pub(in crate::web) fn apps(&self) -> &Apps {

@@ -43,7 +43,7 @@ const UNIQUE_KEY_MAX: usize = 200;
 const PRIORITY_MAX: i16 = 100;
 
 /// A job as a caller wants it.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The kind, such as `app_action`.
@@ -148,7 +148,7 @@ impl Order<'_> {
     }
 
     /// A job as the queue takes it, or everything that is wrong with it. The outer error ends the whole order.
-    async fn check(
+    pub async fn check(
         &self,
         wanted: Wanted,
         base: &str,

@@ -43,6 +43,8 @@ mod retention;
 mod retry;
 mod sandbox;
 mod schedule;
+mod schedule_doors;
+mod scheduler;
 mod server;
 mod sql_enqueue;
 mod stops;

@@ -12,6 +12,7 @@ use crate::{
         schedule::Upcoming,
     },
     schedule::{Occurred, Row},
+    web::schedule::{Occurrence, Schedule},
 };
 
 /// A schedule in JSON as the API has it.
@@ -20,17 +21,7 @@ pub(super) struct Scheduled(pub(super) Row);
 
 impl Serialize for Scheduled {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = &self.0;
-        serde_json::json!({
-            "id": row.id, "name": row.name, "user_id": row.user_id, "app_id": row.app_id, "origin": row.origin,
-            "kind": row.kind, "args": row.args, "cron": row.cron, "every_ms": row.every_ms, "at": row.once_at,
-            "timezone": row.timezone, "starts_at": row.starts_at, "ends_at": row.ends_at, "jitter_ms": row.jitter_ms,
-            "catch_up": row.catch_up, "overlap": row.overlap, "max_runs": row.max_runs,
-            "pause_after": row.pause_after, "state": row.state, "reason": row.reason, "next_at": row.next_at,
-            "run_count": row.run_count, "failure_count": row.failure_count, "last_fired_at": row.last_fired_at,
-            "last_job_id": row.last_job_id, "created_at": row.created_at,
-        })
-        .serialize(serializer)
+        Schedule::from(self.0.clone()).serialize(serializer)
     }
 }
 
@@ -48,33 +39,12 @@ fn clockwork(row: &Row) -> String {
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     schedule: Scheduled,
-    occurrences: Vec<Ledger>,
-}
-
-/// A row of the ledger.
-#[derive(Debug, Serialize)]
-struct Ledger {
-    nominal_at: String,
-    fired_at: String,
-    outcome: String,
-    reason: Option<String>,
-    late_ms: i64,
-    missed: i32,
-    job_id: Option<JobId>,
+    occurrences: Vec<Occurrence>,
 }
 
 impl Shown {
     pub(super) fn new(row: Row, fires: Vec<Occurred>) -> Self {
-        let ledger = |one: Occurred| Ledger {
-            nominal_at: one.nominal_at.to_rfc3339(),
-            fired_at: one.fired_at.to_rfc3339(),
-            outcome: one.outcome,
-            reason: one.reason,
-            late_ms: one.late_ms,
-            missed: one.missed,
-            job_id: one.job_id,
-        };
-        Self { schedule: Scheduled(row), occurrences: fires.into_iter().map(ledger).collect() }
+        Self { schedule: Scheduled(row), occurrences: fires.into_iter().map(Occurrence::from).collect() }
     }
 }
 
@@ -113,7 +83,7 @@ impl fmt::Display for Shown {
         for one in &self.occurrences {
             let why = one.job_id.map(|job| job.to_string()).or_else(|| one.reason.clone()).unwrap_or_default();
             let late = format!("{} ms", one.late_ms);
-            table.row([one.nominal_at.clone(), one.outcome.clone(), late, one.missed.to_string(), why]);
+            table.row([one.nominal_at.to_rfc3339(), one.outcome.clone(), late, one.missed.to_string(), why]);
         }
         write!(f, "\n\n{table}")
     }

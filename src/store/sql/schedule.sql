@@ -1,6 +1,6 @@
 -- schedule: writes schedules, new or in place of those that have their names.
 --
--- Invariants: one name is one schedule, whose id (and so its jitter and its ledger) never changes. A clockwork that stays
+-- Invariants: nobody takes another maker's name but a manifest (no row comes back). One name is one schedule, whose id (and so its jitter and its ledger) never changes. A clockwork that stays
 -- as it was keeps its next fire, so that publishing an app neither loses a fire nor repeats one. What a person paused
 -- stays paused when a manifest comes again; what its maker writes anew begins anew.
 -- Rides on schedules_name_key.
@@ -40,4 +40,5 @@ set origin = excluded.origin, kind = excluded.kind, args = excluded.args, cron =
                                       excluded.starts_at, excluded.ends_at) as kept
         ) as clockwork
     )
+where s.origin = excluded.origin or excluded.origin = 'manifest'
 returning s.id, s.next_at

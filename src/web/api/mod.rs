@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod queries;
 pub mod queues;
+pub mod schedules;
 
 use axum::routing::{MethodRouter, get, post};
 
@@ -41,6 +42,14 @@ pub fn routes() -> Vec<Route> {
         Route::new("/api/v1/apps/{app_id}/queries/{action}", &["post"], post(queries::run)),
         Route::new("/api/v1/queues", &["get"], get(queues::list)),
         Route::new("/api/v1/queues/{queue}", &["get", "patch"], get(queues::read).patch(queues::change)),
+        Route::new("/api/v1/schedules", &["get", "post"], get(schedules::list).post(schedules::create)),
+        Route::new("/api/v1/schedules/{id}", &["get"], get(schedules::read)),
+        Route::new("/api/v1/schedules/{id}/next", &["get"], get(schedules::next)),
+        Route::new("/api/v1/schedules/{id}/occurrences", &["get"], get(schedules::occurrences)),
+        Route::new("/api/v1/schedules/{id}/pause", &["post"], post(schedules::pause)),
+        Route::new("/api/v1/schedules/{id}/resume", &["post"], post(schedules::resume)),
+        Route::new("/api/v1/schedules/{id}/trigger", &["post"], post(schedules::trigger)),
+        Route::new("/api/v1/schedules/{id}/cancel", &["post"], post(schedules::cancel)),
         Route::new("/metrics", &["get"], get(metrics::read)),
         Route::new("/openapi.json", &["get"], get(openapi::read)),
     ]

@@ -12,7 +12,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{actions, health, jobs, metrics, queries, queues};
+use super::{actions, health, jobs, metrics, queries, queues, schedules};
 
 /// The document.
 #[derive(OpenApi)]
@@ -21,6 +21,8 @@ use super::{actions, health, jobs, metrics, queries, queues};
     paths(
         actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::cancel, jobs::retry,
         queues::list, queues::read, queues::change,
+        schedules::list, schedules::create, schedules::read, schedules::next, schedules::occurrences,
+        schedules::pause, schedules::resume, schedules::trigger, schedules::cancel,
         health::alive, health::ready, metrics::read, read
     ),
     modifiers(&Bearer),
