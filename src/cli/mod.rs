@@ -139,6 +139,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What the command line understands, for whoever writes about it: the manual pages.
+pub fn command() -> clap::Command {
+    <Krilin as clap::CommandFactory>::command()
+}
+
 /// The whole process, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let Krilin { global, verb } = Krilin::parse();

@@ -56,6 +56,7 @@ mod trace;
 mod transactional;
 mod unique;
 mod uniqueness;
+mod units;
 mod up;
 mod verbs;
 mod world;

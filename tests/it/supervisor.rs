@@ -83,7 +83,7 @@ impl Ear {
 struct Process(Child);
 
 impl Process {
-    async fn end(&mut self) -> bool {
+    fn end(&mut self) -> bool {
         kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
         tokio::task::block_in_place(|| self.0.wait()).unwrap().success()
     }
@@ -121,7 +121,7 @@ async fn a_worker_says_that_it_is_ready_alive_how_it_stands_and_that_it_stops() 
     heard.extend(ear.until(|line| line.starts_with("STATUS=0 in flight, ")).await);
     // The one that comes with READY is the first; the next is the heartbeat's.
     heard.extend(ear.until(|line| line == "WATCHDOG=1").await);
-    assert!(worker.end().await);
+    assert!(worker.end());
     heard.extend(ear.rest().await);
     assert_eq!(heard.iter().filter(|line| *line == "READY=1").count(), 1, "{heard:?}");
     let stopping = place(&heard, "STOPPING=1");
@@ -148,7 +148,7 @@ async fn a_server_says_that_it_is_ready_and_that_it_stops() {
     let mut server = start(&directory.0, "serve", &ear);
     ear.until(|line| line == "READY=1").await;
     let mut heard = ear.until(|line| line.starts_with("STATUS=0 connections")).await;
-    assert!(server.end().await);
+    assert!(server.end());
     heard.extend(ear.rest().await);
     assert!(place(&heard, "STATUS=") < place(&heard, "STOPPING=1"), "{heard:?}");
 }
@@ -217,13 +217,13 @@ async fn a_server_takes_the_socket_it_is_given_and_who_comes_while_it_is_away_is
     let url = format!("http://{}/healthz", listener.local_addr().unwrap());
     let mut first = inheriting(&directory.0, &listener);
     assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
-    assert!(first.end().await);
+    assert!(first.end());
 
     // Nobody accepts now; the socket is open all the same.
     let waiting = tokio::spawn(reqwest::get(url.clone()));
     let mut second = inheriting(&directory.0, &listener);
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
-    assert!(second.end().await);
+    assert!(second.end());
 }
 
 /// A server that finds `listener` as descriptor 3, as systemd passes sockets in; waits until it answers.
