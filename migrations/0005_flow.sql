@@ -72,6 +72,8 @@ create table krilin.workers (
     queues text[] not null,
     kinds text[] not null,
     started_at timestamptz not null,
-    seen_at timestamptz not null
+    seen_at timestamptz not null,
+    claimed bigint[] not null default '{}'
 );
+comment on column krilin.workers.claimed is 'The jobs it has claimed since it started, of each of its queues in their order.';
 comment on table krilin.workers is 'Workers that were heard of lately. Nothing is decided by it but shares of rates and what an operator is told.';

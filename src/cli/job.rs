@@ -7,21 +7,18 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{context::Context, table::Table, user};
+use super::{context::Context, enqueue::Enqueue, table::Table, user};
 use crate::{
     clock::SystemClock,
     model::{
         error::CtxError,
-        id::{AppId, JobId},
-        job::{Enqueued, JobView, NewJob, State},
-        near,
+        id::JobId,
+        job::{JobView, State},
         policy::Policies,
     },
     queue::{self, Filter, Queue},
 };
 
-/// What asked for a job that was enqueued here.
-const CAUSE: &str = "command line";
 /// The jobs a listing shows unless told otherwise.
 const LIST_DEFAULT: u32 = 50;
 
@@ -37,9 +34,10 @@ pub(super) enum Verb {
         id: JobId,
     },
     /// Enqueue a job of any kind.
-    #[command(after_help = "Examples:\n  krilin job enqueue retention\n  krilin job enqueue app_action --user Ada \
+    #[command(after_help = "Examples:\n  krilin job enqueue retention\n  \
+                            krilin job enqueue retention --delay 5m --unique tidy --on-conflict replace\n  krilin job enqueue app_action --user Ada \
                             --app habit-tracker \\\n    --args '{\"action\": \"log_by_name\", \"input\": {\"habit\": \"Read\"}}'")]
-    Enqueue(Enqueue),
+    Enqueue(Box<Enqueue>),
     /// Make a dead or cancelled job pending again, all its attempts before it.
     Retry {
         /// The job's id.
@@ -81,26 +79,6 @@ fn state(text: &str) -> Result<State, String> {
     text.parse().map_err(|error: CtxError| error.message)
 }
 
-/// The job to enqueue.
-#[derive(Debug, Args)]
-pub(super) struct Enqueue {
-    /// The kind; `krilin job kinds` lists them.
-    kind: String,
-    /// What it is given, as JSON.
-    #[arg(long, default_value = "{}", value_parser = arguments)]
-    args: Value,
-    /// For whom: a name, an e-mail address or an id.
-    #[arg(long)]
-    user: Option<String>,
-    /// For which app.
-    #[arg(long)]
-    app: Option<AppId>,
-}
-
-fn arguments(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|cause| format!("this is not JSON: {cause}"))
-}
-
 impl Verb {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let policies = context.policies()?;
@@ -113,7 +91,7 @@ impl Verb {
             Self::Kinds => Ok(()),
             Self::List(which) => list(context, &queue, which).await,
             Self::Show { id } => answer(context, &queue, id).await,
-            Self::Enqueue(wanted) => enqueue(context, &queue, wanted).await,
+            Self::Enqueue(wanted) => wanted.run(context, &queue).await,
             Self::Retry { id } => {
                 queue.retry(id, None).await.map_err(|error| explained("trying", id, error))?;
                 answer(context, &queue, id).await
@@ -147,32 +125,21 @@ async fn list(context: &Context, queue: &Queue, which: List) -> anyhow::Result<(
     context.answer(&Jobs { jobs, next_cursor })
 }
 
-async fn enqueue(context: &Context, queue: &Queue, wanted: Enqueue) -> anyhow::Result<()> {
-    let kind = wanted.kind;
-    if queue.policies().get(&kind).is_none() {
-        let hint = near::hint(&kind, queue.policies().iter().map(|(kind, _)| kind));
-        bail!("there is no kind of job named `{kind}`{hint}; `krilin job kinds` lists them, and nothing was enqueued");
-    }
-    let user_id = match &wanted.user {
-        Some(text) => Some(user::resolve(&context.database()?, text).await?.id),
-        None => None,
-    };
-    let (app_id, args, cause) = (wanted.app, wanted.args, Some(CAUSE.to_owned()));
-    let job = NewJob { kind, user_id, app_id, args, cause, ..NewJob::default() };
-    let Enqueued { job_id, .. } = queue.enqueue(job).await.context("enqueuing a job: nothing was enqueued")?;
-    answer(context, queue, job_id).await
+async fn answer(context: &Context, queue: &Queue, id: JobId) -> anyhow::Result<()> {
+    context.answer(&shown(queue, id).await?)
 }
 
-async fn answer(context: &Context, queue: &Queue, id: JobId) -> anyhow::Result<()> {
+/// The job `id` as an answer.
+pub(super) async fn shown(queue: &Queue, id: JobId) -> anyhow::Result<Shown> {
     match queue.get(id, None).await.with_context(|| format!("reading job {id}"))? {
-        Some(job) => context.answer(&Shown { job }),
+        Some(job) => Ok(Shown { job }),
         None => bail!("there is no job {id}; `krilin job list` shows which there are"),
     }
 }
 
 /// One job as an answer.
 #[derive(Debug, Serialize)]
-struct Shown {
+pub(super) struct Shown {
     job: JobView,
 }
 

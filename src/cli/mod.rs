@@ -10,6 +10,7 @@ mod db;
 mod demo;
 mod doctor;
 mod engine;
+mod enqueue;
 mod fsck;
 mod job;
 mod queue;

@@ -87,6 +87,69 @@ impl OnConflict {
     }
 }
 
+/// The name of an [`OnConflict`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictName {
+    /// The job that is there stays as it is.
+    #[default]
+    Keep,
+    /// The new one takes the place of one that waits.
+    Replace,
+    /// The same, and its delay begins anew.
+    Debounce,
+}
+
+impl FromStr for ConflictName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "replace" => Ok(Self::Replace),
+            "debounce" => Ok(Self::Debounce),
+            _ => Err(format!("`{text}` is none of keep, replace, debounce")),
+        }
+    }
+}
+
+/// A unique key as a caller writes it, field by field.
+#[derive(Debug, Clone, Default)]
+pub struct Keying {
+    /// `unique_key`.
+    pub key: Option<String>,
+    /// `unique_period`.
+    pub period: Option<Duration>,
+    /// `on_conflict`.
+    pub on_conflict: Option<ConflictName>,
+    /// `max_wait`.
+    pub max_wait: Option<Duration>,
+}
+
+impl Keying {
+    /// The key of a job with this delay; or the field that does not fit, and why.
+    pub fn unique(self, delay: Option<Duration>) -> Result<Option<Unique>, (&'static str, &'static str)> {
+        let Self { key, period, on_conflict, max_wait } = self;
+        let Some(key) = key else {
+            return match (period, on_conflict, max_wait) {
+                (Some(_), ..) => Err(("unique_period", "a period needs a `unique_key`")),
+                (_, Some(_), _) => Err(("on_conflict", "there is no conflict without a `unique_key`")),
+                (.., Some(_)) => Err(("max_wait", "is for `on_conflict` `debounce`")),
+                _ => Ok(None),
+            };
+        };
+        let on_conflict = match (on_conflict.unwrap_or_default(), max_wait) {
+            (ConflictName::Debounce, _) if delay.is_none() => return Err(("delay", "debounce needs a `delay`")),
+            (ConflictName::Debounce, None) => return Err(("max_wait", "debounce needs a `max_wait`")),
+            (ConflictName::Debounce, Some(max_wait)) => OnConflict::Debounce { max_wait },
+            (_, Some(_)) => return Err(("max_wait", "is for `on_conflict` `debounce`")),
+            (ConflictName::Keep, None) => OnConflict::Keep,
+            (ConflictName::Replace, None) => OnConflict::Replace,
+        };
+        Ok(Some(Unique { key, period, on_conflict }))
+    }
+}
+
 /// An `Idempotency-Key` with what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {

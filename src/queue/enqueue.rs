@@ -90,6 +90,25 @@ impl Enqueuer {
         Ok(done)
     }
 
+    /// Many jobs in one commit, each with an answer of its own.
+    pub(super) async fn each(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Error>>, Error> {
+        if jobs.len() > INSERT_MAX {
+            return Err(Error::TooMany(jobs.len()));
+        }
+        let checked: Vec<Result<NewRow, Error>> = jobs.into_iter().map(|job| self.row(job)).collect();
+        let fit: Vec<&NewRow> = checked.iter().flatten().collect();
+        let mut placed = self.inserter.place(&fit).await?.into_iter();
+        let answers = checked.into_iter().map(|row| match row {
+            Ok(row) => {
+                let done = placed.next().expect("each row has an answer")?;
+                self.inserter.announce(std::slice::from_ref(&row), std::slice::from_ref(&done));
+                Ok(done)
+            }
+            Err(error) => Err(error),
+        });
+        Ok(answers.collect())
+    }
+
     /// Many jobs in the caller's transaction on `db`.
     pub(super) async fn within(&self, db: &mut PgConnection, jobs: Vec<NewJob>) -> Result<Uncommitted, Error> {
         let rows = self.rows(jobs)?;
@@ -253,32 +272,40 @@ impl Inserter {
         }
     }
 
-    /// In one commit; when that fails, each in one of its own. A key that stands for another request is the error of
-    /// its caller alone.
+    /// A key that stands for another request is the error of its caller alone.
     async fn keyed(&self, callers: Vec<Caller>) {
         if callers.is_empty() {
             return;
         }
         let (rows, answers): (Vec<_>, Vec<_>) = callers.into_iter().map(|caller| (caller.row, caller.answer)).unzip();
-        let placed = match enqueue::place(&self.pool, &rows.iter().collect::<Vec<_>>()).await {
-            Ok(placed) => placed.into_iter().map(|placed| placed.map_err(Error::from)).collect(),
-            Err(error) if error.is_of_the_row() || matches!(error, store::Error::Serialization(_)) => {
-                let mut alone = Vec::with_capacity(rows.len());
-                for row in &rows {
-                    alone.push(match enqueue::place(&self.pool, &[row]).await {
-                        Ok(mut one) => one.remove(0).map_err(Error::from),
-                        Err(error) => Err(error.into()),
-                    });
-                }
-                alone
-            }
-            Err(error) => rows.iter().map(|_| Err(shared(&error))).collect::<Vec<_>>(),
+        let placed = match self.place(&rows.iter().collect::<Vec<_>>()).await {
+            Ok(placed) => placed,
+            Err(error) => rows.iter().map(|_| Err(shared(&error))).collect(),
         };
         for ((row, answer), placed) in rows.iter().zip(answers).zip(placed) {
             if let Ok(done) = &placed {
                 self.announce(std::slice::from_ref(row), std::slice::from_ref(done));
             }
             let _ = answer.send(placed);
+        }
+    }
+
+    /// In one commit; where Postgres takes one of them ill, each in one of its own. An error is the database's, and then
+    /// none is there.
+    async fn place(&self, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Error>>, store::Error> {
+        match enqueue::place(&self.pool, rows).await {
+            Ok(placed) => Ok(placed.into_iter().map(|placed| placed.map_err(Error::from)).collect()),
+            Err(error) if error.is_of_the_row() || matches!(error, store::Error::Serialization(_)) => {
+                let mut alone = Vec::with_capacity(rows.len());
+                for row in rows {
+                    alone.push(match enqueue::place(&self.pool, &[row]).await {
+                        Ok(mut one) => one.remove(0).map_err(Error::from),
+                        Err(error) => Err(error.into()),
+                    });
+                }
+                Ok(alone)
+            }
+            Err(error) => Err(error),
         }
     }
 

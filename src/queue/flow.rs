@@ -11,6 +11,7 @@ use crate::{
     model::{
         flow::{ALL, Change, Settings},
         near,
+        policy::Policies,
     },
     store::{self, flow, jobs, workers},
 };
@@ -18,7 +19,7 @@ use crate::{
 /// A worker that was not heard of for this long is not counted as there.
 pub const WORKER_SILENT: Duration = Duration::from_secs(10);
 /// The most workers that are looked at.
-const WORKERS_MAX: i64 = 10_000;
+pub(super) const WORKERS_MAX: i64 = 10_000;
 /// The most users and the most keys with limits of their own that are shown.
 const PARTS_SHOWN: i64 = 1_000;
 
@@ -102,10 +103,7 @@ impl Queue {
 
     /// The queues that kinds wait in, each once.
     fn known_queues(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.policies().iter().map(|(_, policy)| policy.queue.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        known_queues(self.policies())
     }
 
     fn unknown_queue(&self, name: &str) -> Error {
@@ -113,4 +111,12 @@ impl Queue {
         let hint = near::hint(name, known.iter().map(String::as_str).chain([ALL]));
         Error::UnknownQueue(format!("there is no queue `{name}`{hint}"))
     }
+}
+
+/// The queues that the kinds of `policies` wait in, each once.
+pub(super) fn known_queues(policies: &Policies) -> Vec<String> {
+    let mut names: Vec<_> = policies.iter().map(|(_, policy)| policy.queue.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }

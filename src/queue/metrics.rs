@@ -256,6 +256,12 @@ impl Metrics {
         }
     }
 
+    /// How many jobs of `queue` were claimed so far.
+    pub(super) fn claimed_count(&self, queue: &str) -> i64 {
+        let claimed = self.claimed.get_or_create(&QueueLabels { queue: queue.to_owned() }).get();
+        i64::try_from(claimed).unwrap_or(i64::MAX)
+    }
+
     pub(super) fn started(&self, kind: &str, queue: &str) {
         self.started.get_or_create(&KindLabels { kind: kind.to_owned(), queue: queue.to_owned() }).inc();
     }

@@ -13,6 +13,7 @@ pub mod lease;
 mod look;
 pub mod metrics;
 mod notify;
+mod outlook;
 mod promoter;
 pub mod reaper;
 pub mod registry;
@@ -28,7 +29,8 @@ use tokio::time::Instant;
 
 pub use self::enqueue::{ARGS_MAX_BYTES, INSERT_MAX, KEY_MAX_BYTES, PERIOD_MIN, Uncommitted, WAIT_LONGEST};
 pub use self::flow::{QueueView, WORKER_SILENT};
-use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, waiters::Waiters};
+pub use self::outlook::Outlook;
+use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, outlook::Outlooks, waiters::Waiters};
 pub use crate::store::{
     history::Filter,
     jobs::{Depth, Tally},
@@ -134,6 +136,7 @@ struct Inner {
     notices: Notices,
     waiters: Waiters,
     lookout: Lookout,
+    outlooks: Outlooks,
     metrics: Metrics,
 }
 
@@ -145,7 +148,9 @@ impl Queue {
         let notices = Notices::new(pool, waiters.clone(), metrics.clone());
         let enqueuer = Enqueuer::new(pool, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
         let lookout = Lookout::new(pool);
-        Self(Arc::new(Inner { pool: pool.clone(), clock, policies, enqueuer, notices, waiters, lookout, metrics }))
+        let outlooks = Outlooks::new(pool, flow::known_queues(&policies));
+        let pool = pool.clone();
+        Self(Arc::new(Inner { pool, clock, policies, enqueuer, notices, waiters, lookout, outlooks, metrics }))
     }
 
     /// Makes a job durable; returns after its commit. Callers at the same time share one.
@@ -156,6 +161,17 @@ impl Queue {
     /// Makes up to [`INSERT_MAX`] jobs durable, all or none, in the order given.
     pub async fn enqueue_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
         self.0.enqueuer.many(jobs).await
+    }
+
+    /// Makes up to [`INSERT_MAX`] jobs durable in one commit, each with an answer of its own. An error of the whole is the
+    /// database's, and then none is there.
+    pub async fn enqueue_each(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Error>>, Error> {
+        self.0.enqueuer.each(jobs).await
+    }
+
+    /// How `queue` stood a moment ago, where anybody has looked. Never waits; an old look has another one taken beside.
+    pub fn outlook(&self, queue: &str) -> Option<Outlook> {
+        self.0.outlooks.of(queue)
     }
 
     /// Enqueues up to [`INSERT_MAX`] jobs in the transaction that is open on `db`: they are there if and only if it
@@ -238,7 +254,7 @@ impl Queue {
 
     /// The same for a job that this process has just enqueued as `awaited`. If it is new, its end is announced here, and
     /// there is nothing to see before.
-    pub async fn wait_for(&self, enqueued: Enqueued, timeout: Duration) -> Result<Option<JobView>, Error> {
+    pub async fn wait_for(&self, enqueued: &Enqueued, timeout: Duration) -> Result<Option<JobView>, Error> {
         self.look_until_ended(enqueued.job_id, timeout, !enqueued.created()).await
     }
 

@@ -167,7 +167,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         tokio::spawn(promoting),
         tokio::spawn(stopper::keep(relaxed.clone(), ground.leases.clone(), ground.notices.clone())),
         tokio::spawn(retain(queue.clone())),
-        tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()))),
+        tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()), ground.metrics.clone())),
     ];
     let running = tokio::spawn(async move {
         if let Err(error) = monitor.run().await {
@@ -254,10 +254,11 @@ impl Worker {
 }
 
 /// Says again and again that the worker is there, and for what.
-async fn be_present(pool: PgPool, id: WorkerId, (queues, kinds): (Vec<String>, Vec<String>)) {
+async fn be_present(pool: PgPool, id: WorkerId, (queues, kinds): (Vec<String>, Vec<String>), metrics: Metrics) {
     loop {
         let forget = PRESENCE_INTERVAL * PRESENCE_FORGOTTEN;
-        if let Err(error) = workers::beat(&pool, id, (&queues, &kinds), forget).await {
+        let claimed: Vec<_> = queues.iter().map(|queue| metrics.claimed_count(queue)).collect();
+        if let Err(error) = workers::beat(&pool, id, (&queues, &claimed, &kinds), forget).await {
             tracing::debug!(error = %error, "being there was not noted; trying again");
         }
         tokio::time::sleep(PRESENCE_INTERVAL).await;

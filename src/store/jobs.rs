@@ -94,6 +94,31 @@ pub async fn count_ready(db: impl PgExecutor<'_>, queues: &[String], limit: i64)
     within(statement.bind(queues).bind(limit).fetch_one(db)).await
 }
 
+/// How many ready jobs stand in a queue, and whether it rests.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Line {
+    /// The lane.
+    pub queue: String,
+    /// Jobs whose time has come.
+    pub ready: i64,
+    /// Whether it, or all queues, are paused.
+    pub paused: bool,
+    /// When this was.
+    pub as_of: DateTime<Utc>,
+}
+
+/// The lines of `queues`. Counts all that is ready, on `jobs_ready_idx`: now and then, never per job.
+pub async fn lines(db: impl PgExecutor<'_>, queues: &[String]) -> Result<Vec<Line>, Error> {
+    let statement = sqlx::query_as(
+        "select q.name as queue,
+             (select count(*) from krilin.jobs j where j.state = 'ready' and j.queue = q.name) as ready,
+             exists (select from krilin.queues p where p.name in (q.name, 'all') and p.paused_at is not null) as paused,
+             krilin.now() as as_of
+         from unnest($1::text[]) as q(name)",
+    );
+    within(statement.bind(queues).fetch_all(db)).await
+}
+
 /// How many live jobs of one kind stand where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {

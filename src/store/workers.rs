@@ -15,6 +15,8 @@ pub struct Seen {
     pub id: WorkerId,
     /// The queues it works on.
     pub queues: Vec<String>,
+    /// The jobs it has claimed of each of these queues since it started.
+    pub claimed: Vec<i64>,
     /// The kinds it knows.
     pub kinds: Vec<String>,
     /// When it started.
@@ -27,7 +29,7 @@ pub struct Seen {
 pub async fn beat(
     db: impl PgExecutor<'_>,
     id: WorkerId,
-    (queues, kinds): (&[String], &[String]),
+    (queues, claimed, kinds): (&[String], &[i64], &[String]),
     forget: Duration,
 ) -> Result<(), Error> {
     let statement = sqlx::query(
@@ -35,11 +37,11 @@ pub async fn beat(
              delete from krilin.workers
              where seen_at < krilin.now() - $4::float8 * interval '1 second' and id <> $1
          )
-         insert into krilin.workers (id, queues, kinds, started_at, seen_at)
-         values ($1, $2, $3, krilin.now(), krilin.now())
-         on conflict (id) do update set seen_at = excluded.seen_at",
+         insert into krilin.workers (id, queues, kinds, started_at, seen_at, claimed)
+         values ($1, $2, $3, krilin.now(), krilin.now(), $5)
+         on conflict (id) do update set seen_at = excluded.seen_at, claimed = excluded.claimed",
     );
-    within(statement.bind(id).bind(queues).bind(kinds).bind(forget.as_secs_f64()).execute(db)).await?;
+    within(statement.bind(id).bind(queues).bind(kinds).bind(forget.as_secs_f64()).bind(claimed).execute(db)).await?;
     Ok(())
 }
 
@@ -52,7 +54,7 @@ pub async fn leave(db: impl PgExecutor<'_>, id: WorkerId) -> Result<(), Error> {
 /// The workers heard of within `lately`, at most `limit`, oldest first.
 pub async fn list(db: impl PgExecutor<'_>, lately: Duration, limit: i64) -> Result<Vec<Seen>, Error> {
     let statement = sqlx::query_as(
-        "select id, queues, kinds, started_at, seen_at from krilin.workers
+        "select id, queues, claimed, kinds, started_at, seen_at from krilin.workers
          where seen_at >= krilin.now() - $1::float8 * interval '1 second'
          order by id limit $2",
     );

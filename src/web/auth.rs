@@ -35,12 +35,18 @@ const LAST_USE_GRAIN: TimeDelta = TimeDelta::minutes(1);
 #[derive(Debug, Clone)]
 pub struct Caller {
     token: Arc<Token>,
+    remaining: u32,
 }
 
 impl Caller {
     /// For whom the request speaks.
     pub fn user_id(&self) -> UserId {
         self.token.user_id
+    }
+
+    /// How many more requests the token may make at this moment.
+    pub fn remaining(&self) -> u32 {
+        self.remaining
     }
 
     /// Whether the token allows this; the answer to a token that does not names the scope.
@@ -114,11 +120,11 @@ impl Door {
                 "this token has expired; `krilin token create` makes another",
             ));
         }
-        self.burst.check(token.id)?;
+        let remaining = self.burst.check(token.id)?;
         if fresh && is_stale(token.last_used_at, self.clock.now()) {
             self.note_use(token.id).await;
         }
-        Ok(Caller { token })
+        Ok(Caller { token, remaining })
     }
 
     /// Writes down that the token was used. A request does not fail because that could not be noted.

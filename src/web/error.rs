@@ -23,7 +23,7 @@ use crate::{
 /// The most single errors one problem lists; the rest are counted in `detail`.
 pub const ERRORS_MAX: usize = 100;
 /// When a request may come again whose idempotency key is in another one's hands.
-const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the path of every problem type begins with.
 pub const TYPE_PREFIX: &str = "/problems/";
 
@@ -222,6 +222,11 @@ impl Problem {
     /// What is wrong in the body, and where.
     pub fn into_errors(self) -> Vec<FieldError> {
         self.0.errors
+    }
+
+    /// What happened, for a person.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// The kind of problem.

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, MonotonicClock},
-    middleware::NoOpMiddleware,
+    middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,
 };
 
@@ -44,6 +44,18 @@ pub const QUERY_WAIT: Duration = Duration::from_secs(10);
 pub const IDEMPOTENCY_KEY_MAX: usize = 255;
 /// The most jobs in one batch.
 pub const BATCH_MAX: usize = 1_000;
+/// The most lines of one body of lines.
+pub const LINES_MAX: usize = 50_000;
+/// The longest line, in bytes: the largest arguments, and the rest.
+pub const LINE_MAX: usize = 320 * 1024;
+/// The most lines that are committed together.
+pub const CHUNK_LINES: usize = 500;
+/// How many bytes of lines are kept before they are committed.
+pub const CHUNK_BYTES: usize = 1024 * 1024;
+/// The longest a body of lines may take to arrive, as a whole.
+pub const LINES_TIMEOUT: Duration = Duration::from_mins(5);
+/// The most bodies of lines that are being read at a time.
+pub const LINE_READERS_MAX: usize = 8;
 /// The most entries on one page of a list.
 pub const PAGE_MAX: u32 = 100;
 /// The entries on a page whose size was not asked for.
@@ -58,22 +70,23 @@ const TOKENS_REMEMBERED: usize = 10_000;
 
 /// The limiter of requests per token (GCRA, by `governor`).
 pub struct Burst {
-    limiter: RateLimiter<TokenId, DashMapStateStore<TokenId>, MonotonicClock, NoOpMiddleware<std::time::Instant>>,
+    limiter: RateLimiter<TokenId, DashMapStateStore<TokenId>, MonotonicClock, StateInformationMiddleware>,
 }
 
 impl Burst {
     /// A limiter that allows `rate` requests per second and token, and `burst` at once.
     pub fn new(rate: NonZeroU32, burst: NonZeroU32) -> Self {
         let quota = Quota::per_second(rate).allow_burst(burst);
-        Self { limiter: RateLimiter::dashmap_with_clock(quota, MonotonicClock) }
+        Self { limiter: RateLimiter::dashmap_with_clock(quota, MonotonicClock).with_middleware() }
     }
 
-    /// Counts a request of this token, or says when it may come again.
-    pub fn check(&self, token: TokenId) -> Result<(), Problem> {
+    /// Counts a request of this token and says how many more it may make at once; or when it may come again.
+    pub fn check(&self, token: TokenId) -> Result<u32, Problem> {
         if self.limiter.len() > TOKENS_REMEMBERED {
             self.limiter.retain_recent();
         }
-        self.limiter.check_key(&token).map_err(|not_until| {
+        let counted = self.limiter.check_key(&token).map(|after| after.remaining_burst_capacity());
+        counted.map_err(|not_until| {
             let wait = not_until.wait_time_from(MonotonicClock.now());
             Problem::new(Kind::Code(Code::RateLimited), "this token makes too many requests; slow down")
                 .with_retry_after(wait)

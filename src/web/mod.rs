@@ -9,13 +9,17 @@ pub mod body;
 pub mod call;
 pub mod error;
 pub mod figures;
+pub mod keys;
 pub mod limit;
+pub mod lines;
 pub mod memory;
 pub mod operator;
 pub mod order;
+pub mod receipt;
 pub mod schedule;
 mod serve;
 pub mod trace;
+pub mod wanted;
 pub mod wish;
 
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use self::{
     auth::Door,
     error::{Kind, Problem},
     figures::{Figures, Moment},
+    keys::Keys,
     limit::Burst,
     memory::Memory,
 };
@@ -67,6 +72,8 @@ struct Inner {
     figures: Figures,
     in_flight: Semaphore,
     queries: Semaphore,
+    line_readers: Arc<Semaphore>,
+    keys: Keys,
     installed: Memory<(UserId, AppId), ()>,
     stop: watch::Sender<bool>,
     schedules: Schedules,
@@ -84,11 +91,23 @@ impl Web {
         let figures = Figures::new(parts.queue.metrics());
         let queries = Semaphore::new(limit::QUERIES_MAX);
         let in_flight = Semaphore::new(limit::IN_FLIGHT_MAX);
-        let (installed, stop) = (Memory::default(), watch::Sender::new(false));
+        let line_readers = Arc::new(Semaphore::new(limit::LINE_READERS_MAX));
+        let (keys, installed, stop) = (Keys::default(), Memory::default(), watch::Sender::new(false));
         let queue = parts.queue.clone();
         let bell: Bell = Arc::new(move |queues| queue.ring(queues));
         let schedules = Schedules::new(&parts.pool, parts.clock.clone(), parts.queue.policies().clone(), bell);
-        Self(Arc::new(Inner { parts, door, figures, in_flight, queries, installed, stop, schedules }))
+        Self(Arc::new(Inner {
+            parts,
+            door,
+            figures,
+            in_flight,
+            queries,
+            line_readers,
+            keys,
+            installed,
+            stop,
+            schedules,
+        }))
     }
 
     /// The database, as `krilin_runtime`.
@@ -118,6 +137,14 @@ impl Web {
 
     pub(in crate::web) fn queries(&self) -> &Semaphore {
         &self.0.queries
+    }
+
+    pub(in crate::web) fn line_readers(&self) -> Arc<Semaphore> {
+        self.0.line_readers.clone()
+    }
+
+    pub(in crate::web) fn keys(&self) -> &Keys {
+        &self.0.keys
     }
 
     /// Who has which app, as far as that was asked a moment ago.

@@ -50,9 +50,15 @@ impl<S: Sync> FromRequestParts<S> for Wishes {
 }
 
 impl Wishes {
-    /// Whether the request has a key.
-    pub fn keyed(&self) -> bool {
-        self.key.is_some()
+    /// The key, where the request has one.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The same without waiting, for many jobs at once.
+    #[must_use]
+    pub fn without_waiting(self) -> Self {
+        Self { wait: None, ..self }
     }
 
     /// What the key stands for: this path and this body. The first job of a request has the key itself, the others of a

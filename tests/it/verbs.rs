@@ -76,3 +76,27 @@ async fn an_operator_enqueues_looks_cancels_and_retries() {
     let kinds = told(home, &["job", "kinds"]);
     assert!(kinds["kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] == "app_action"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_delays_orders_and_replaces_a_job() {
+    let (world, home) = set_up("verbs-enqueue").await;
+    let home = home.0.as_path();
+    let enqueue = |more: &[&'static str]| [&["job", "enqueue", "retention", "--unique", "tidy"][..], more].concat();
+    let first = told(home, &enqueue(&["--delay", "1h", "--priority", "-5", "--period", "1d", "--args", "{\"n\": 1}"]));
+    assert_eq!((&first["outcome"], &first["job"]["priority"]), (&"created".into(), &(-5).into()));
+    let id = &first["job"]["id"];
+    let kept = told(home, &enqueue(&[]));
+    assert_eq!((&kept["outcome"], &kept["job"]["id"], &kept["job"]["args"]["n"]), (&"kept".into(), id, &1.into()));
+    let replaced = told(home, &enqueue(&["--on-conflict", "replace", "--args", "{\"n\": 2}", "--max-attempts", "2"]));
+    assert_eq!((&replaced["outcome"], &replaced["job"]["args"]["n"]), (&"replaced".into(), &2.into()));
+    let words = stdout(&run(home, &enqueue(&["--on-conflict", "debounce", "--delay", "5m", "--max-wait", "1h"])));
+    assert!(words.starts_with("Its unique key was taken"), "{words}");
+    assert!(refused(home, &enqueue(&["--on-conflict", "debounce"])).contains("nothing was enqueued"));
+    for wrong in
+        [&["--delay", "soon"][..], &["--on-conflict", "merge"], &["--delay", "1h", "--run-at", "2999-01-01T00:00:00Z"]]
+    {
+        assert_eq!(run(home, &enqueue(wrong)).status.code(), Some(2), "{wrong:?}");
+    }
+    let jobs: i64 = sqlx::query_scalar("select count(*) from krilin.jobs").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(jobs, 1);
+}

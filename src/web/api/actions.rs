@@ -9,11 +9,12 @@ use crate::{
     model::token::Scope,
     web::{
         Web,
-        api::jobs::{JobAnswer, ReceiptAnswer},
+        api::jobs::JobAnswer,
         auth::Caller,
         body::JsonBytes,
         error::{Document, Problem},
         order::Order,
+        receipt::ReceiptAnswer,
         trace::Trace,
         wish::Wishes,
     },

@@ -1,7 +1,7 @@
 //! Jobs: enqueue one or many, look, list, cancel, retry. Refuses to show one user another's job: it is not found.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{FromRequest, Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -21,6 +21,7 @@ use crate::{
         body::{JsonBytes, json},
         error::{Document, Kind, Problem},
         limit,
+        lines::{self, Lines},
         order::{self, Order},
         trace::Trace,
         wish::Wishes,
@@ -34,35 +35,6 @@ pub struct JobAnswer {
     pub job: JobView,
 }
 
-/// What is known of a job at the moment it is enqueued; `GET /api/v1/jobs/{id}` knows the rest.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Receipt {
-    /// Its id.
-    #[schema(value_type = uuid::Uuid)]
-    pub id: JobId,
-    /// Its kind.
-    pub kind: String,
-    /// The app it works for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub app_id: Option<String>,
-    /// Where it stands.
-    pub state: JobState,
-}
-
-/// An enqueued job as an answer.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ReceiptAnswer {
-    /// The job.
-    pub job: Receipt,
-}
-
-/// Enqueued jobs as an answer, in the order of the request.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ReceiptsAnswer {
-    /// The jobs.
-    pub jobs: Vec<Receipt>,
-}
-
 /// A page of jobs, newest first.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct JobsAnswer {
@@ -73,10 +45,14 @@ pub struct JobsAnswer {
     pub next_cursor: Option<JobId>,
 }
 
-/// Enqueues one job, or up to 1,000 as `{"jobs": […]}`, all or none.
-#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "enqueue_jobs", request_body = order::Body,
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, after N seconds at most (30)"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with this key enqueues nothing")),
+/// Enqueues one job, or up to 1,000 as a list, all or none; or many lines as `application/x-ndjson`.
+///
+/// Lines are read and committed in chunks. Each is answered by a line: `{"line": 1, "job": {…}}` when it was taken,
+/// `{"line": 2, "errors": […]}` when it was not; the last is `{"end": {…}}` and says whether everything was read.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "enqueue_jobs",
+    request_body(content((order::Body = "application/json"), (String = "application/x-ndjson"))),
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, after N seconds at most (30); for one job"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with this key enqueues nothing and is answered as the first was; remembered for 48 hours")),
     responses((status = 202, description = "Enqueued; `Location` says where to look", body = inline(order::Answer)),
         (status = 200, description = "Ended well while waited for", body = JobAnswer),
         (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json"),
@@ -86,11 +62,14 @@ pub async fn enqueue(
     caller: Caller,
     wishes: Wishes,
     trace: Trace,
-    JsonBytes(body): JsonBytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Scope::JobsWrite)?;
-    let order = Order { web: &web, caller: &caller, wishes: &wishes, trace, body: &body };
-    order.jobs().await
+    if lines::are_declared(request.headers()) {
+        return Lines::new(web, caller, wishes, trace)?.accept(request.into_body());
+    }
+    let JsonBytes(body) = JsonBytes::from_request(request, &web).await?;
+    Order { web: &web, caller: &caller, wishes: &wishes, trace, body: &body }.jobs().await
 }
 
 /// Looks at a job.

@@ -23,9 +23,10 @@ use crate::{
         body::{self, JsonBytes, json},
         error::{Document, FieldError, Kind, Problem},
         limit,
-        order::{self, Order},
+        order::Order,
         schedule::{Occurrence, Schedule},
         trace::Trace,
+        wanted,
         wish::Wishes,
     },
 };
@@ -133,11 +134,11 @@ pub async fn create(
     caller.may(Scope::JobsWrite)?;
     let wanted: NewSchedule = body::parse(&body, "")?;
     let clockwork = clockwork(&wanted)?;
-    let job = order::Wanted {
+    let job = wanted::Wanted {
         kind: wanted.job.kind,
         app_id: wanted.job.app_id,
         args: wanted.job.args,
-        ..order::Wanted::default()
+        ..wanted::Wanted::default()
     };
     let order = Order { web: &web, caller: &caller, wishes: &wishes, trace, body: &body };
     let job = order.check(job, "/job", 0).await?.map_err(Problem::invalid)?;
