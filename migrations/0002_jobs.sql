@@ -32,6 +32,11 @@ create table krilin.jobs (
     children_when text check (children_when in ('all_done', 'all_ended')),
     awaited boolean not null default false,
     created_at timestamptz not null,
+    -- Minus a point in time is immutable, and so is the epoch of what comes out; a timestamptz alone is not.
+    rank bigint not null generated always as (
+        (date_part('epoch', coalesce(due_at, created_at) - timestamptz '1970-01-01 00:00:00+00') * 1000)::bigint
+        - priority * 600000
+    ) stored,
     constraint jobs_stop_check check ((stop_at is null) = (stop_reason is null)),
     constraint jobs_lease_check check ((state = 'running') = (lease_token is not null and lease_until is not null))
 ) with (
@@ -50,9 +55,10 @@ create table krilin.jobs (
 );
 
 comment on table krilin.jobs is 'Pending and running jobs. A job that ends leaves this table for job_history in the same statement.';
-comment on column krilin.jobs.seq is 'The order within a queue and priority: that of insertion.';
+comment on column krilin.jobs.seq is 'The order of equal ranks: that of insertion.';
+comment on column krilin.jobs.rank is 'The place in the queue, fixed at the enqueue: claims go by rank and seq, never by priority. Milliseconds of the instant from which the job waits, less ten minutes for each point of priority: so a job is overtaken by those of a higher priority for that long and no longer, and none starves.';
 comment on column krilin.jobs.state is 'Physical: parked, scheduled and ready are all `pending` outside. A parked row waits for its children. Scheduled rows stand in an index of their own, never in front of ready ones.';
-comment on column krilin.jobs.priority is 'Higher runs sooner.';
+comment on column krilin.jobs.priority is 'Higher runs sooner; a point is worth ten minutes of waiting. See rank.';
 comment on column krilin.jobs.attempt is 'Attempts begun and not given back; the present one included while running.';
 comment on column krilin.jobs.due_at is 'The time that was asked for; null for at once. A retry moves run_at and never this.';
 comment on column krilin.jobs.parked_reason is 'Why a pending job waits, where it is not only for its time.';
@@ -67,7 +73,7 @@ comment on column krilin.jobs.children_when is 'The job begins when the jobs tha
 comment on column krilin.jobs.parent_id is 'The job that waits for this one.';
 comment on column krilin.jobs.awaited is 'Somebody waits for the end: its commit is announced on krilin_finished.';
 
-create index jobs_ready_idx on krilin.jobs (queue, priority desc, seq) where state = 'ready';
+create index jobs_ready_idx on krilin.jobs (queue, rank, seq) where state = 'ready';
 create index jobs_scheduled_idx on krilin.jobs (run_at) where state = 'scheduled';
 create index jobs_running_idx on krilin.jobs (lease_until) where state = 'running';
 create unique index jobs_unique_key on krilin.jobs (unique_key) where unique_key is not null;

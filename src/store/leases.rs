@@ -119,7 +119,7 @@ impl Packed {
 }
 
 /// Its place in the order, the job, and its lease. Columns by position: this runs for every job there is.
-fn claimed(row: &PgRow) -> Result<((i32, i64), ClaimedJob, Lease), Error> {
+fn claimed(row: &PgRow) -> Result<((i64, i64), ClaimedJob, Lease), Error> {
     let id: JobId = row.try_get(0)?;
     let args: String = row.try_get(5)?;
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
@@ -147,7 +147,7 @@ fn claimed(row: &PgRow) -> Result<((i32, i64), ClaimedJob, Lease), Error> {
         awaited: row.try_get(13)?,
         ties: packed.ties(),
     };
-    let order = (-i32::from(row.try_get::<i16, _>(14)?), row.try_get(15)?);
+    let order = (row.try_get(14)?, row.try_get(15)?);
     Ok((order, job, Lease { job_id: id, token: row.try_get(1)? }))
 }
 

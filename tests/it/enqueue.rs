@@ -73,6 +73,29 @@ async fn higher_priority_runs_sooner_and_equals_in_order() {
 }
 
 #[tokio::test]
+async fn a_job_of_low_priority_is_overtaken_for_a_while_and_never_starves() {
+    let mut kit = Kit::new().await;
+    kit.options.lanes = vec![Lane::new("test", 1)];
+    let enqueue = async |after_minutes: u64, priority| {
+        kit.world.advance(Duration::from_mins(after_minutes)).await;
+        let job = NewJob { priority: Some(priority), ..job(BATCH, json!({})) };
+        kit.queue.enqueue(job).await.unwrap().job_id
+    };
+    // Six points apart: overtaken for an hour.
+    let low = enqueue(0, -3).await;
+    let overtakes = enqueue(59, 3).await;
+    let comes_after = enqueue(61, 3).await;
+    let plain = enqueue(61, 0).await;
+    let worker = kit.worker();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(kit.began.recv().await.unwrap().0);
+    }
+    assert_eq!(order, [overtakes, low, comes_after, plain]);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_delayed_job_waits_for_its_time_by_the_databases_clock() {
     let mut kit = Kit::new().await;
     let worker = kit.worker();

@@ -30,7 +30,7 @@ claimed as (
     where j.ctid = any (array(
         select r.ctid from krilin.jobs r
         where r.state = 'ready' and r.queue = $1
-        order by r.priority desc, r.seq
+        order by r.rank, r.seq
         limit case when exists (
             select from krilin.queues q where q.name in ($1, 'all') and q.paused_at is not null
         ) then 0 else $2 end
@@ -38,7 +38,7 @@ claimed as (
     ))
     returning j.id, j.lease_token, j.kind, j.user_id, j.app_id, j.args::text as args, j.attempt, j.max_attempts,
         j.last_error ->> 'code' as last_code, j.created_at, j.due_at, j.trace_parent, j.cause, j.awaited,
-        j.priority, j.seq, j.run_at, j.started_at,
+        j.rank, j.seq, j.run_at, j.started_at,
         -- What few jobs have comes as one value, so that the others pay for one null.
         case when j.snoozes > 0 or j.stop_at is not null or j.parent_id is not null or j.children_when is not null then
             jsonb_build_object('snoozes', j.snoozes, 'stop_reason', j.stop_reason, 'parent_id', j.parent_id,
