@@ -23,8 +23,11 @@ use crate::{
     report::{Goal, Report, quantile},
 };
 
-/// Users, each with one habit.
+/// Users.
 const USERS: usize = 50;
+/// Habits of each. Many, so that an action finds as little before it on a fast machine as on a slow one: a day is logged
+/// that was not logged before, and the app reads a habit's logs.
+const HABITS: usize = 10;
 /// Actions before anything is measured, so that caches are warm.
 const WARM_UP: usize = 50;
 /// Actions on the idle machine.
@@ -47,9 +50,9 @@ const MILLIS: f64 = 1_000.0;
 /// One user as this bench drives them.
 struct Person {
     user: User,
-    habit: String,
-    /// Days logged so far; each action takes one more.
-    days: AtomicUsize,
+    habits: Vec<String>,
+    /// Actions so far: each takes the next habit, and a new day when all had their turn.
+    logged: AtomicUsize,
 }
 
 /// All of them, and the way to the server.
@@ -93,19 +96,22 @@ pub async fn bench() -> bool {
 }
 
 impl Crowd {
-    /// Users with a habit each.
+    /// Users with their habits.
     async fn gather(fleet: &Fleet) -> Self {
         let (client, base) = (Client::new(), Arc::<str>::from(fleet.base.as_str()));
         let mut people = Vec::with_capacity(USERS);
         for user in fleet.users(USERS) {
-            let request = client
-                .post(format!("{base}/api/v1/apps/habit-tracker/actions/create_habit"))
-                .bearer_auth(&user.token)
-                .header("prefer", "wait=10");
-            let answer = send(request, &json!({ "name": "Read" })).await;
-            let habit = answer.pointer("/job/result/habit_id").and_then(Value::as_str);
-            let habit = habit.unwrap_or_else(|| panic!("no habit in {answer}")).to_owned();
-            people.push(Person { user, habit, days: AtomicUsize::new(0) });
+            let mut habits = Vec::with_capacity(HABITS);
+            for number in 0..HABITS {
+                let request = client
+                    .post(format!("{base}/api/v1/apps/habit-tracker/actions/create_habit"))
+                    .bearer_auth(&user.token)
+                    .header("prefer", "wait=10");
+                let answer = send(request, &json!({ "name": format!("Habit {number}") })).await;
+                let habit = answer.pointer("/job/result/habit_id").and_then(Value::as_str);
+                habits.push(habit.unwrap_or_else(|| panic!("no habit in {answer}")).to_owned());
+            }
+            people.push(Person { user, habits, logged: AtomicUsize::new(0) });
         }
         Self { client, base, people: Arc::new(people) }
     }
@@ -113,15 +119,16 @@ impl Crowd {
     /// Checks a habit off, for a day that was not checked before; gives the milliseconds until the result was here.
     async fn action(&self, number: usize) -> f64 {
         let person = &self.people[number % self.people.len()];
-        let days_ago = person.days.fetch_add(1, Ordering::Relaxed);
-        let day = SystemClock.now().date_naive() - Days::new(1 + u64::try_from(days_ago).unwrap_or(0));
+        let logged = person.logged.fetch_add(1, Ordering::Relaxed);
+        let habit = &person.habits[logged % HABITS];
+        let day = SystemClock.now().date_naive() - Days::new(1 + u64::try_from(logged / HABITS).unwrap_or(0));
         let request = self
             .client
             .post(format!("{}/api/v1/apps/habit-tracker/actions/log_habit", self.base))
             .bearer_auth(&person.user.token)
             .header("prefer", "wait=10");
         let begun = Instant::now();
-        let answer = send(request, &json!({ "habit_id": person.habit, "day": day.to_string() })).await;
+        let answer = send(request, &json!({ "habit_id": habit, "day": day.to_string() })).await;
         let elapsed = begun.elapsed().as_secs_f64() * MILLIS;
         assert_eq!(answer.pointer("/job/state"), Some(&json!("done")), "{answer}");
         elapsed

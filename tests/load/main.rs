@@ -9,6 +9,7 @@ mod crash;
 mod fleet;
 #[path = "../it/hostile.rs"]
 mod hostile;
+mod limit;
 mod queue;
 mod report;
 mod sandbox;

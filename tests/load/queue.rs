@@ -1,5 +1,5 @@
-//! `queue`: how fast jobs are stored, run and noticed, each beside plain SQL that does the same in the same run. The
-//! ratios are printed; nothing is held to a goal yet.
+//! `queue`: how fast jobs are stored, run and noticed, each beside plain SQL that does the same in the same run, in
+//! interleaved rounds; a ratio is of the medians.
 
 use std::{
     sync::{
@@ -18,24 +18,27 @@ use krilin::{
         policy::{Policies, Policy},
     },
     queue::{
-        Queue,
+        Queue, complete,
         registry::{Attempt, Handler, Registry},
         worker::{self, Lane, Worker, WorkerOptions},
     },
     store,
 };
 use serde_json::json;
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::PgPool;
 use tokio::sync::Notify;
 
 use crate::{
-    fleet,
+    fleet, limit,
     report::{Goal, Report, quantile},
 };
 
-/// Jobs stored one by one, by one and by sixteen producers.
-const SINGLES: [usize; 2] = [2_000, 16_000];
-/// Producers at a time.
+/// Rounds; each runs ours and the plain SQL in turn.
+const ROUNDS: usize = 3;
+/// Jobs stored one by one by one producer, and by [`PRODUCERS`].
+const SINGLES: usize = 1_000;
+const SHARED: usize = 16_000;
+/// Producers at a time, and connections that each work a job per transaction.
 const PRODUCERS: usize = 16;
 /// Jobs of a bulk insert and of the drain.
 const MANY: usize = 60_000;
@@ -43,6 +46,10 @@ const MANY: usize = 60_000;
 const BULK: usize = 10_000;
 /// Jobs claimed and ended by one statement of the drain.
 const BATCH: usize = 4_000;
+/// Jobs that each have a transaction of their own.
+const TRANSACTIONS: usize = 6_000;
+/// Rows that lie beside: not yet due, or ended.
+const BESIDE: i64 = 1_000_000;
 /// Pickups measured, and the pause between two.
 const PICKUPS: usize = 300;
 const PICKUP_PAUSE: Duration = Duration::from_millis(8);
@@ -52,32 +59,97 @@ pub async fn bench() -> bool {
     let mut cluster = Cluster::throwaway().await.expect("a throwaway cluster starts");
     fleet::prepare(&cluster).await;
     let url = cluster.url("krilin_runtime", DATABASE);
-    let pool = store::pool(&url, "krilin-bench", 20).expect("a connection string of our own making");
+    let pool = store::pool(&url, "krilin-bench", 40).expect("a connection string of our own making");
     let owner = store::pool(&cluster.url("krilin_owner", DATABASE), "krilin-bench", 1).expect("as above");
-    sqlx::raw_sql(LIMIT_TABLES).execute(&owner).await.expect("the tables of the plain SQL are created");
+    limit::prepare(&owner).await;
     let mut report = Report::new("queue");
     let ours = Ours::new(&pool);
-    enqueue(&mut report, &ours, &pool).await;
-    bulk_and_drain(&mut report, &ours, &pool).await;
+    let mut rounds = Rounds::default();
+    for _ in 0..ROUNDS {
+        rounds.run(&ours, &pool).await;
+    }
+    rounds.tell(&mut report);
+    beside(&mut report, &ours, &owner).await;
     pickup(&mut report, &ours, &pool).await;
     let holds = report.finish();
     cluster.stop().await.expect("the cluster is ours");
     holds
 }
 
-/// The least that a queue needs, for plain SQL.
-const LIMIT_TABLES: &str = "
-    create table krilin.limit_jobs (
-        id bigint generated always as identity primary key, user_id uuid, kind text not null, state smallint not null,
-        priority smallint not null, attempt smallint not null default 0, worker integer, lease_until timestamptz,
-        created_at timestamptz not null default now(), payload jsonb not null);
-    create index on krilin.limit_jobs (priority, id) where state = 1;
-    create table krilin.limit_history (
-        id bigint, user_id uuid, kind text, state smallint, attempt smallint, created_at timestamptz, payload jsonb,
-        finished_at timestamptz not null default now());";
+/// Rates of all rounds: ours and the plain SQL's.
+type Rates = (Vec<f64>, Vec<f64>);
 
-const LIMIT_INSERT: &str =
-    "insert into krilin.limit_jobs (kind, state, priority, payload) values ('noop', 1, 0, $1::jsonb)";
+#[derive(Default)]
+struct Rounds {
+    enqueue_1: Rates,
+    enqueue_16: Rates,
+    bulk: Rates,
+    drain: Rates,
+    transactional: Rates,
+}
+
+impl Rounds {
+    async fn run(&mut self, ours: &Ours, pool: &PgPool) {
+        let payload = noop().args.to_string();
+        self.enqueue_1.0.push(rate(SINGLES, ours.enqueue(SINGLES, 1).await));
+        self.enqueue_1.1.push(rate(SINGLES, limit::insert_singly(pool, &payload, SINGLES).await));
+        self.enqueue_16.0.push(rate(SHARED, ours.enqueue(SHARED, PRODUCERS).await));
+        self.enqueue_16.1.push(rate(SHARED, limit::insert_together(pool, &payload, SHARED, PRODUCERS).await));
+        ours.empty().await;
+        self.bulk.0.push(rate(MANY, ours.bulk("noop", MANY).await));
+        self.bulk.1.push(rate(MANY, limit::insert_together(pool, &payload, MANY, BULK).await));
+        self.drain.0.push(rate(MANY, ours.drain(MANY).await));
+        self.drain.1.push(rate(MANY, limit::drain(pool, BATCH).await));
+        ours.empty().await;
+        ours.bulk("own", TRANSACTIONS).await;
+        limit::insert_together(pool, &payload, TRANSACTIONS, BULK.min(TRANSACTIONS)).await;
+        self.transactional.0.push(rate(TRANSACTIONS, ours.drain(TRANSACTIONS).await));
+        self.transactional.1.push(rate(TRANSACTIONS, limit::drain_singly(pool, PRODUCERS).await));
+        ours.empty().await;
+    }
+
+    fn tell(self, report: &mut Report) {
+        let names = ["enqueue1_per_s", "sql_enqueue1_per_s", "enqueue1_vs_limit"];
+        compare(report, names, self.enqueue_1, Goal::Told);
+        let names = ["enqueue16_per_s", "sql_enqueue16_per_s", "enqueue16_vs_limit"];
+        compare(report, names, self.enqueue_16, Goal::AtLeast(0.65));
+        compare(report, ["bulk_per_s", "sql_bulk_per_s", "bulk_vs_unnest"], self.bulk, Goal::AtLeast(0.65));
+        compare(report, ["drain_per_s", "sql_drain_per_s", "drain_vs_limit"], self.drain, Goal::AtLeast(0.8));
+        let names = ["transactional_per_s", "sql_transactional_per_s", "transactional_vs_limit"];
+        compare(report, names, self.transactional, Goal::AtLeast(0.7));
+    }
+}
+
+/// The medians of the rates and their ratio, under three names.
+fn compare(report: &mut Report, names: [&'static str; 3], (mut ours, mut plain): Rates, goal: Goal) {
+    let (ours, plain) = (quantile(&mut ours, 0.5), quantile(&mut plain, 0.5));
+    report.figure(names[0], ours.round(), "/s", Goal::Told);
+    report.figure(names[1], plain.round(), "/s", Goal::Told);
+    report.figure(names[2], ours / plain, "x", goal);
+}
+
+/// Drains with nothing beside, with a million jobs that are not yet due, and with a million that have ended.
+async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool) {
+    let scheduled =
+        "insert into krilin.jobs (id, kind, queue, args, state, priority, max_attempts, run_at, due_at, created_at)
+        select gen_random_uuid(), 'noop', 'bench', '{}', 'scheduled', 0, 3, at, at, krilin.now()
+        from (select krilin.now() + interval '1 day' + n * interval '1 s' as at from generate_series(1, $1) as n) as n";
+    let ended = "insert into krilin.job_history
+            (id, kind, queue, args, state, priority, attempt, max_attempts, run_at, created_at, finished_at)
+        select gen_random_uuid(), 'noop', 'bench', '{}', 'done', 0, 1, 3, krilin.now(), krilin.now(), krilin.now()
+        from generate_series(1, $1)";
+    sqlx::raw_sql("set statement_timeout = 0").execute(owner).await.expect("anybody may");
+    let empty = ours.drains().await;
+    sqlx::query(scheduled).bind(BESIDE).execute(owner).await.expect("a million rows are written");
+    sqlx::raw_sql("vacuum analyze krilin.jobs").execute(owner).await.expect("the owner may");
+    let future = ours.drains().await;
+    sqlx::raw_sql("truncate krilin.jobs").execute(owner).await.expect("the owner may");
+    sqlx::query(ended).bind(BESIDE).execute(owner).await.expect("a million rows are written");
+    let finished = ours.drains().await;
+    report.figure("drain_empty_per_s", empty.round(), "/s", Goal::Told);
+    report.figure("future_1m_vs_empty", future / empty, "x", Goal::AtLeast(0.9));
+    report.figure("finished_1m_vs_empty", finished / empty, "x", Goal::AtLeast(0.95));
+}
 
 /// A kind that does nothing, and what its handler has seen.
 struct Ours {
@@ -94,14 +166,39 @@ struct Seen {
     latest: Mutex<Option<Instant>>,
 }
 
+impl Seen {
+    fn ran(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        *self.latest.lock().expect("no panic while it is held") = Some(Instant::now());
+        self.began.notify_one();
+    }
+}
+
 struct Noop(Arc<Seen>);
 
 impl Handler for Noop {
     fn run(&self, _: Attempt) -> BoxFuture<'_, Result<Outcome, Failure>> {
         Box::pin(async {
-            self.0.count.fetch_add(1, Ordering::Relaxed);
-            *self.0.latest.lock().expect("no panic while it is held") = Some(Instant::now());
-            self.0.began.notify_one();
+            self.0.ran();
+            Ok(Outcome::Done(None))
+        })
+    }
+}
+
+/// A kind with a transaction of its own and one insert in it.
+struct Own(Arc<Seen>);
+
+impl Handler for Own {
+    fn run(&self, attempt: Attempt) -> BoxFuture<'_, Result<Outcome, Failure>> {
+        Box::pin(async move {
+            let unavailable = |error: sqlx::Error| Failure::from(store::Error::from(error));
+            let mut tx = attempt.pool.begin().await.map_err(unavailable)?;
+            let effect =
+                sqlx::query("insert into krilin.bench_effects (body) values ($1)").bind(attempt.job.args.get());
+            effect.execute(&mut *tx).await.map_err(unavailable)?;
+            complete::in_transaction(&mut tx, &attempt.lease, None).await?;
+            tx.commit().await.map_err(unavailable)?;
+            self.0.ran();
             Ok(Outcome::Done(None))
         })
     }
@@ -120,11 +217,15 @@ backoff = { first = "1s", factor = 2.0, longest = "1m", jitter = 0.2 }
 
 impl Ours {
     fn new(pool: &PgPool) -> Self {
-        let policies =
-            Policies::default().with("noop", Policy::parse("noop", POLICY, &[]).expect("it is written above"));
+        let own = POLICY.replace("\"bench\"", "\"own\"").replace("\"batch\"", "\"transaction\"");
+        let policy = |kind: &str, text: &str| Policy::parse(kind, text, &[]).expect("it is written above");
+        let policies = Policies::default().with("noop", policy("noop", POLICY)).with("own", policy("own", &own));
         let seen = Arc::new(Seen::default());
-        let handlers = [("noop", Arc::new(Noop(seen.clone())) as Arc<dyn Handler>)];
-        let registry = Registry::new(&policies, handlers).expect("there is one kind");
+        let handlers = [
+            ("noop", Arc::new(Noop(seen.clone())) as Arc<dyn Handler>),
+            ("own", Arc::new(Own(seen.clone())) as Arc<dyn Handler>),
+        ];
+        let registry = Registry::new(&policies, handlers).expect("these are the kinds");
         Self { queue: Queue::new(pool, Arc::new(SystemClock), policies), registry, pool: pool.clone(), seen }
     }
 
@@ -132,7 +233,63 @@ impl Ours {
         let lane = Lane { concurrency: BATCH, prefetch: BATCH, batch: BATCH, ..Lane::new("bench", 1) };
         // A worker is another process than the producer: it has a queue of its own and hears by notice.
         let queue = Queue::new(&self.pool, Arc::new(SystemClock), self.queue.policies().clone());
-        worker::start(&queue, &self.registry, &self.pool, &WorkerOptions::new(vec![lane]))
+        worker::start(&queue, &self.registry, &self.pool, &WorkerOptions::new(vec![lane, Lane::new("own", PRODUCERS)]))
+    }
+
+    /// `count` jobs one by one, by `producers`.
+    async fn enqueue(&self, count: usize, producers: usize) -> Duration {
+        let producer = async || {
+            for _ in 0..count / producers {
+                self.queue.enqueue(noop()).await?;
+            }
+            Ok::<_, krilin::queue::Error>(())
+        };
+        let begun = Instant::now();
+        try_join_all((0..producers).map(|_| producer())).await.expect("enqueuing works");
+        begun.elapsed()
+    }
+
+    /// `count` jobs of `kind`, [`BULK`] per call.
+    async fn bulk(&self, kind: &str, count: usize) -> Duration {
+        let begun = Instant::now();
+        for start in (0..count).step_by(BULK) {
+            let jobs = (start..count.min(start + BULK)).map(|_| NewJob { kind: kind.to_owned(), ..noop() });
+            self.queue.enqueue_many(jobs.collect()).await.expect("enqueuing works");
+        }
+        begun.elapsed()
+    }
+
+    /// Runs the `count` jobs that are ready, from the worker's start until the last one's end is committed.
+    async fn drain(&self, count: usize) -> Duration {
+        let until = self.seen.count.load(Ordering::Relaxed) + count;
+        let begun = Instant::now();
+        let worker = self.worker();
+        while self.seen.count.load(Ordering::Relaxed) < until {
+            let _ = tokio::time::timeout(Duration::from_millis(50), self.seen.began.notified()).await;
+        }
+        while self.left().await > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let taken = begun.elapsed();
+        worker.stop().await;
+        taken
+    }
+
+    async fn left(&self) -> i64 {
+        // Two counts, each on an index of its own, however many scheduled rows lie beside.
+        let statement = "select (select count(*) from krilin.jobs where state = 'ready')
+                              + (select count(*) from krilin.jobs where state = 'running')";
+        sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("it counts")
+    }
+
+    /// The median rate of draining [`MANY`] jobs.
+    async fn drains(&self) -> f64 {
+        let mut rates = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            self.bulk("noop", MANY).await;
+            rates.push(rate(MANY, self.drain(MANY).await));
+        }
+        quantile(&mut rates, 0.5)
     }
 
     async fn empty(&self) {
@@ -147,103 +304,9 @@ fn noop() -> NewJob {
     NewJob { kind: "noop".to_owned(), args: json!({ "habit": "read", "day": "2026-01-01" }), ..NewJob::default() }
 }
 
-/// Rates and their ratio, under three names.
-fn compare(report: &mut Report, names: [&'static str; 3], ours: f64, plain: f64) {
-    report.figure(names[0], ours.round(), "/s", Goal::Told);
-    report.figure(names[1], plain.round(), "/s", Goal::Told);
-    report.figure(names[2], ours / plain, "x", Goal::Told);
-}
-
 #[expect(clippy::cast_precision_loss, reason = "counts of jobs")]
-fn rate(count: usize, begun: Instant) -> f64 {
-    count as f64 / begun.elapsed().as_secs_f64()
-}
-
-async fn enqueue(report: &mut Report, ours: &Ours, pool: &PgPool) {
-    let names = [
-        ["enqueue_1_per_s", "sql_enqueue_1_per_s", "enqueue_1_ratio"],
-        ["enqueue_16_per_s", "sql_enqueue_16_per_s", "enqueue_16_ratio"],
-    ];
-    let payload = noop().args.to_string();
-    for ((count, producers), names) in SINGLES.into_iter().zip([1, PRODUCERS]).zip(names) {
-        let share = count / producers;
-        let begun = Instant::now();
-        let producer = async || {
-            for _ in 0..share {
-                ours.queue.enqueue(noop()).await?;
-            }
-            Ok::<_, krilin::queue::Error>(())
-        };
-        try_join_all((0..producers).map(|_| producer())).await.expect("enqueuing works");
-        let rate_ours = rate(count, begun);
-        let begun = Instant::now();
-        let producer = async || {
-            for _ in 0..share {
-                sqlx::query(LIMIT_INSERT).bind(&payload).execute(pool).await?;
-            }
-            Ok::<_, sqlx::Error>(())
-        };
-        try_join_all((0..producers).map(|_| producer())).await.expect("inserting works");
-        compare(report, names, rate_ours, rate(count, begun));
-        ours.empty().await;
-    }
-}
-
-async fn bulk_and_drain(report: &mut Report, ours: &Ours, pool: &PgPool) {
-    let begun = Instant::now();
-    for _ in 0..MANY / BULK {
-        ours.queue.enqueue_many((0..BULK).map(|_| noop()).collect()).await.expect("enqueuing works");
-    }
-    let rate_ours = rate(MANY, begun);
-    let begun = Instant::now();
-    for _ in 0..MANY / BULK {
-        let payloads: Vec<_> = (0..BULK).map(|_| noop().args.to_string()).collect();
-        let statement = "insert into krilin.limit_jobs (kind, state, priority, payload)
-                         select 'noop', 1, 0, p::jsonb from unnest($1::text[]) as p";
-        sqlx::query(statement).bind(payloads).execute(pool).await.expect("inserting works");
-    }
-    compare(report, ["bulk_per_s", "sql_bulk_per_s", "bulk_ratio"], rate_ours, rate(MANY, begun));
-
-    let begun = Instant::now();
-    let worker = ours.worker();
-    let left = async || {
-        let count: i64 =
-            sqlx::query_scalar("select count(*) from krilin.jobs").fetch_one(pool).await.expect("it counts");
-        count
-    };
-    while ours.seen.count.load(Ordering::Relaxed) < MANY {
-        ours.seen.began.notified().await;
-    }
-    while left().await > 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let rate_ours = rate(MANY, begun);
-    worker.stop().await;
-    let begun = Instant::now();
-    limit_drain(pool).await;
-    compare(report, ["drain_per_s", "sql_drain_per_s", "drain_ratio"], rate_ours, rate(MANY, begun));
-    ours.empty().await;
-}
-
-/// Claims and ends in one statement, one connection, no worker: what Postgres itself can do.
-async fn limit_drain(pool: &PgPool) {
-    let statement = "with d as (delete from krilin.limit_jobs where id = any($1) returning *),
-         h as (insert into krilin.limit_history (id, user_id, kind, state, attempt, created_at, payload)
-               select id, user_id, kind, 3, attempt, created_at, payload from d),
-         c as materialized (select id from krilin.limit_jobs where state = 1 order by priority, id limit $2
-                            for update skip locked)
-         update krilin.limit_jobs j
-         set state = 2, lease_until = now() + interval '60 s', worker = 1, attempt = attempt + 1
-         from c where j.id = c.id returning j.id, j.attempt, j.payload::text";
-    let (mut done, limit) = (Vec::new(), i64::try_from(BATCH).expect("it is small"));
-    loop {
-        let rows: Vec<(i64, i16, String)> =
-            sqlx::query_as(statement).bind(&done).bind(limit).fetch_all(pool).await.expect("claiming works");
-        if rows.is_empty() && done.is_empty() {
-            return;
-        }
-        done = rows.into_iter().map(|(id, ..)| id).collect();
-    }
+fn rate(count: usize, taken: Duration) -> f64 {
+    count as f64 / taken.as_secs_f64()
 }
 
 async fn pickup(report: &mut Report, ours: &Ours, pool: &PgPool) {
@@ -266,28 +329,8 @@ async fn pickup(report: &mut Report, ours: &Ours, pool: &PgPool) {
     worker.stop().await;
     report.figure("idle_pickup_p50_ms", quantile(&mut waits, 0.5), "ms", Goal::Told);
     report.figure("idle_pickup_p99_ms", quantile(&mut waits, 0.99), "ms", Goal::Told);
-    let mut waits = limit_pickup(pool).await;
+    let payload = noop().args.to_string();
+    let mut waits = limit::pickup(pool, &payload, (PICKUPS, PICKUP_PAUSE)).await;
     report.figure("sql_pickup_p50_ms", quantile(&mut waits, 0.5), "ms", Goal::Told);
     report.figure("sql_pickup_p99_ms", quantile(&mut waits, 0.99), "ms", Goal::Told);
-}
-
-/// Insert, notify, hear, claim: each one statement.
-async fn limit_pickup(pool: &PgPool) -> Vec<f64> {
-    let mut listener = PgListener::connect_with(pool).await.expect("it connects");
-    listener.listen("limit").await.expect("it listens");
-    let payload = noop().args.to_string();
-    let mut waits = Vec::with_capacity(PICKUPS);
-    for _ in 0..PICKUPS {
-        tokio::time::sleep(PICKUP_PAUSE).await;
-        let begun = Instant::now();
-        sqlx::query(LIMIT_INSERT).bind(&payload).execute(pool).await.expect("inserting works");
-        sqlx::query("select pg_notify('limit', '')").execute(pool).await.expect("notifying works");
-        listener.recv().await.expect("it hears");
-        let claim = "update krilin.limit_jobs set state = 2 where id = any(array(
-                         select id from krilin.limit_jobs where state = 1 order by priority, id limit 10
-                         for update skip locked)) returning id";
-        sqlx::query(claim).execute(pool).await.expect("claiming works");
-        waits.push(begun.elapsed().as_secs_f64() * 1_000.0);
-    }
-    waits
 }
