@@ -4,11 +4,17 @@
 -- each claimed job gets a token of its own; claiming counts the attempt.
 -- Rides on jobs_pkey (ending) and jobs_ready_idx (taking: the scan is already in order and stops at the limit). The rows
 -- taken are updated by ctid, so no second index look-up and no plan but this one.
+-- The planner takes a list behind a `limit` for one row, and so looks each job up by its key. Without it, it takes the list
+-- for ten and, when the queue was empty or never analyzed, reads all jobs and compares each with every entry of the list.
 -- Gives at least one row. `ended` is null when every ending found its job, else the ids that did.
 with clock as materialized (select krilin.now() as now),
 ending as (
     delete from krilin.jobs j
-    using unnest($5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[]) as i(id, token, state, result, error)
+    using (
+        select * from unnest($5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[])
+            as i(id, token, state, result, error)
+        limit cardinality($5)
+    ) as i
     where j.id = i.id and j.lease_token = i.token
     returning j.*, i.state as final_state, i.result, i.error
 ),

@@ -2,11 +2,12 @@
 --
 -- Invariant: only under the present lease token. `wait_ms` null means given back untouched: ready at once, at its old
 -- place in the order, as if never claimed. `outcome` null writes no attempt.
--- Rides on jobs_pkey.
+-- Rides on jobs_pkey; for the `limit` see claim.sql.
 with clock as materialized (select krilin.now() as now),
 input as materialized (
     select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::boolean[], $5::text[], $6::text[])
     as i(id, token, wait_ms, spent, outcome, error)
+    limit cardinality($1)
 ),
 attempt as (
     insert into krilin.attempts (job_id, attempt, worker_id, started_at, finished_at, outcome, error)

@@ -3,11 +3,11 @@
 -- Invariant: fenced per row. A job that was renewed, completed, cancelled or claimed again since it was looked at has
 -- another token or a later lease_until and is not touched. The lost attempt counts; with none left the job is dead. One
 -- that was cancelled while it ran is freed, and ends as cancelled by stop.sql.
--- Rides on jobs_pkey.
+-- Rides on jobs_pkey; for the `limit` see claim.sql.
 with clock as materialized (select krilin.now() as now),
 expired as (
     select j.id, j.attempt >= j.max_attempts and j.stop_reason is distinct from 'cancelled' as spent
-    from krilin.jobs j, clock, unnest($1::uuid[], $2::uuid[]) as i(id, token)
+    from krilin.jobs j, clock, (select * from unnest($1::uuid[], $2::uuid[]) as i(id, token) limit cardinality($1)) as i
     where j.id = i.id and j.lease_token = i.token and j.lease_until < clock.now
     for update of j skip locked
 ),
