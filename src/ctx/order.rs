@@ -71,10 +71,18 @@ impl<'a> Order<'a> {
         format!(" order by {}", terms.collect::<Vec<_>>().join(", "))
     }
 
-    /// An expression that gives a row's place as a JSON list.
+    /// An expression that gives a row's place as a JSON list of texts.
     pub(super) fn place(&self) -> String {
-        let terms = self.columns.iter().map(|(field, _)| format!("t.{}::text", quoted(&field.name)));
-        format!("json_build_array({})::text", terms.collect::<Vec<_>>().join(", "))
+        let terms = self.columns.iter().map(|(field, _)| {
+            let text = format!("t.{}::text", quoted(&field.name));
+            let text = match field.ty {
+                // Every row has its place written, and most types need nothing escaped.
+                Type::Text | Type::Json | Type::Texts | Type::Integers => format!("to_json({text})::text"),
+                _ => format!("'\"' || {text} || '\"'"),
+            };
+            if field.nullable { format!("coalesce({text}, 'null')") } else { text }
+        });
+        format!("('[' || {} || ']')", terms.collect::<Vec<_>>().join(" || ',' || "))
     }
 
     /// The cursor of a row at `place`.

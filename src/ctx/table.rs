@@ -110,11 +110,28 @@ impl Table<'_> {
     }
 }
 
-/// The row as JSON text with these columns.
+/// The row as JSON text with these columns. Written out column by column: `row_to_json` looks every type up again for every
+/// row, which costs twice as much as the row.
 pub(super) fn row_json<'a>(fields: impl Iterator<Item = &'a Field>) -> String {
-    let columns: Vec<String> =
-        fields.map(|field| format!("{} as {}", expression(field, "t."), quoted(&field.name))).collect();
-    format!("(select row_to_json(r) from (select {}) r)::text", columns.join(", "))
+    let columns: Vec<String> = fields
+        .map(|field| {
+            let name = Value::String(field.name.clone()).to_string().replace('\'', "''");
+            let value = json_text(field.ty, &expression(field, "t."));
+            let value = if field.nullable { format!("coalesce({value}, 'null')") } else { value };
+            format!("{name}:' || {value}")
+        })
+        .collect();
+    format!("('{{{} || '}}')", columns.join(" || ',"))
+}
+
+/// JSON text of a value that [`rendered`] gives.
+fn json_text(ty: Type, value: &str) -> String {
+    match ty {
+        Type::Integer | Type::Boolean | Type::Json => format!("{value}::text"),
+        Type::Uuid | Type::Date => format!("'\"' || {value}::text || '\"'"),
+        Type::Time | Type::Instant | Type::Decimal => format!("'\"' || {value} || '\"'"),
+        Type::Text | Type::Number | Type::Texts | Type::Integers => format!("to_json({value})::text"),
+    }
 }
 
 /// The row as an author sees it when they do not choose columns.
