@@ -169,6 +169,18 @@ declare namespace krilin {
     caller_app?: string;
     /** With the trigger "schedule": the fire. `missed` fires before it were not made up for. */
     schedule?: { id: string; nominal_at: IsoInstant; fired_at: IsoInstant; missed: number };
+    /** How far the job is: from 0 to 1, or an object, of at most 1 KB with the message. Seen at once, before anything is
+     *  committed; the latest one counts. */
+    progress(value: number | Record<string, Json>, message?: string): Promise<null>;
+    /** The jobs that this one waited for, in the order of their ids, at most 100; `after` is the id of the last one seen. */
+    children(options?: { after?: string }): Promise<ChildEnd[]>;
+  }
+  interface ChildEnd {
+    id: string;
+    kind: string;
+    state: "done" | "dead" | "cancelled";
+    result: Json;
+    error: { code: string; message: string } | null;
   }
 
   interface Context<T extends Record<string, Row> = any, S = any> {

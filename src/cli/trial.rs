@@ -238,7 +238,7 @@ impl Trial {
                 caller_app: None,
                 schedule: None,
             };
-            let request = Request { user, app: self.app.clone(), action, input: &input, job, now, seed };
+            let request = Request { user, app: self.app.clone(), action, input: &input, job, now, seed, running: None };
             let (value, ended) = self.actions.pass(&self.pool, &request).await?;
             store::within(ended.transaction.commit()).await?;
             value

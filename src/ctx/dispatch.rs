@@ -5,6 +5,7 @@ use serde_json::Value;
 use tracing::{Instrument, debug_span};
 
 use super::{
+    job,
     pass::{Pass, World},
     refusal::{invalid, over},
     schedule::{self, Clock},
@@ -13,8 +14,10 @@ use super::{
 use crate::model::{
     error::{Code, CtxError},
     host::{Call, Settled},
+    job::StopReason,
     near,
 };
+use crate::queue::lease::Reason;
 
 /// The most calls of one pass, unless its action says otherwise.
 pub const CALLS_DEFAULT: u32 = 200;
@@ -26,6 +29,8 @@ pub const CALLS_MAX: u32 = 1_000;
 pub(super) enum Touch {
     Reads,
     Writes,
+    /// Nothing of them: the call is about the job itself.
+    Nothing,
 }
 
 /// The methods of storage. `krilin.d.ts` and the sandbox's prelude name the same, which a test holds.
@@ -41,7 +46,7 @@ const STORAGE: [(&str, &str, Touch); 8] = [
 ];
 
 fn all() -> impl Iterator<Item = &'static (&'static str, &'static str, Touch)> {
-    STORAGE.iter().chain(&schedule::METHODS)
+    STORAGE.iter().chain(&schedule::METHODS).chain(&job::METHODS)
 }
 
 /// The methods as `api.method`.
@@ -56,6 +61,9 @@ pub async fn dispatch(world: &World, pass: &mut Pass, call: Call) -> Settled {
 }
 
 async fn answer(world: &World, pass: &mut Pass, call: Call) -> Settled {
+    if world.running.as_ref().is_some_and(|running| running.cancelled.reason() == Some(Reason::Cancelled)) {
+        return Err(StopReason::Cancelled.error());
+    }
     if let Some(broken) = &pass.broken {
         return Err(broken.clone());
     }
@@ -68,6 +76,9 @@ async fn answer(world: &World, pass: &mut Pass, call: Call) -> Settled {
     let about = format!("{}.{}", call.api, call.method);
     if call.api == "schedule" {
         return Clock { world, pass, about }.answer(&call.method, &call.args).await;
+    }
+    if call.api == "job" {
+        return job::answer(world, pass, &call).await;
     }
     let name = call.args.first().and_then(Value::as_str);
     let name = name.ok_or_else(|| invalid(&about, "", "the first argument must be the name of a table"))?;
@@ -104,6 +115,7 @@ fn demand(world: &World, call: &Call, touch: Touch) -> Result<(), CtxError> {
         ("schedule", _) => "schedule",
         (_, Touch::Reads) => "read:own_data",
         (_, Touch::Writes) => "write:own_data",
+        (_, Touch::Nothing) => return Ok(()),
     };
     let denied = |message: String| Err(CtxError::new(Code::PermissionDenied, message));
     if world.read_only && touch == Touch::Writes {

@@ -13,6 +13,7 @@ mod aggregate;
 mod change;
 mod filter;
 mod insert;
+mod job;
 mod log;
 mod order;
 mod read;
@@ -40,14 +41,26 @@ use crate::{
     model::{
         error::{Code, CtxError},
         host::{Call, Host, LogLine, Settled},
-        id::{AppId, UserId},
+        id::{AppId, JobId, UserId},
         user::WeekStart,
     },
+    queue::{lease::Cancelled, report::Report},
     store::{
         self,
         installations::{self, Opened},
     },
 };
+
+/// The job that a pass belongs to.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Which.
+    pub job_id: JobId,
+    /// Takes what the app says of its progress, and what it logs.
+    pub report: Report,
+    /// Raised when the job was cancelled: every call is refused then, for nothing would be kept.
+    pub cancelled: Cancelled,
+}
 
 /// Who, which app and when: what a pass is opened for.
 #[derive(Debug, Clone)]
@@ -62,12 +75,14 @@ pub struct Opening {
     pub seed: u64,
     /// The most calls; at most [`CALLS_MAX`].
     pub calls_max: u32,
+    /// The job; none where none runs.
+    pub running: Option<Running>,
 }
 
 impl Opening {
     /// An opening with the default limits.
     pub fn new(user: UserId, app: AppId, now: DateTime<Utc>, seed: u64) -> Self {
-        Self { user, app, now, seed, calls_max: CALLS_DEFAULT }
+        Self { user, app, now, seed, calls_max: CALLS_DEFAULT, running: None }
     }
 }
 
@@ -121,7 +136,7 @@ impl Ctx {
         opening: Opening,
         (opened, read_only): (Option<Opened>, bool),
     ) -> Result<Self, CtxError> {
-        let Opening { user, app, now, seed, calls_max } = opening;
+        let Opening { user, app, now, seed, calls_max, running } = opening;
         let not_installed = || CtxError::new(Code::NotInstalled, format!("`{app}` is not installed"));
         let opened = opened.ok_or_else(not_installed)?;
         if opened.state != "active" {
@@ -139,6 +154,7 @@ impl Ctx {
             week_start: person.week_start,
             read_only,
             calls_max: calls_max.min(CALLS_MAX),
+            running,
         };
         let pass = Pass {
             transaction,
@@ -197,6 +213,9 @@ impl Host for Ctx {
     }
 
     fn log(&self, line: LogLine) {
+        if let Some(running) = &self.world.running {
+            running.report.log(&line);
+        }
         self.lines.add(line);
     }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::refusal::over;
+use super::{Running, refusal::over};
 use crate::{
     apps::loaded::LoadedApp,
     model::{error::CtxError, id::UserId, user::WeekStart},
@@ -34,8 +34,10 @@ pub struct World {
     pub week_start: WeekStart,
     /// Whether writing is refused, because nothing that happens here is kept.
     pub read_only: bool,
-    /// The most storage calls.
+    /// The most calls.
     pub calls_max: u32,
+    /// The job; none where none runs.
+    pub running: Option<Running>,
 }
 
 impl World {

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 use crate::{
     apps::loaded::Apps,
-    ctx::{Ctx, Ended, Opening, facts},
+    ctx::{Ctx, Ended, Opening, Running, facts},
     model::{
         error::{Code, CtxError},
         host::LogLine,
@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub now: DateTime<Utc>,
     /// Where chance begins, likewise.
     pub seed: u64,
+    /// The job itself; none where a trial stands for it.
+    pub running: Option<Running>,
 }
 
 /// The handler: runs actions of loaded apps in a pool of sandboxes.
@@ -72,7 +74,8 @@ impl AppAction {
     /// Runs one pass over a transaction from `pool`. Gives what the action returned and the transaction, still open: the
     /// caller commits it with whatever completes the work, or drops it, and then nothing has happened.
     pub async fn pass(&self, pool: &PgPool, request: &Request<'_>) -> Result<(Box<RawValue>, Ended), CtxError> {
-        let opening = Opening::new(request.user, request.app.clone(), request.now, request.seed);
+        let mut opening = Opening::new(request.user, request.app.clone(), request.now, request.seed);
+        opening.running.clone_from(&request.running);
         let ctx = Ctx::open(pool, &self.apps, opening).await?;
         let app = ctx.app().clone();
         let action = app.action(request.action)?;
@@ -121,9 +124,15 @@ impl AppAction {
             },
             now: job.due_at.unwrap_or(job.created_at),
             seed: seed(job.id),
+            running: Some(Running {
+                job_id: job.id,
+                report: attempt.report.clone(),
+                cancelled: attempt.cancelled.clone(),
+            }),
         };
         let (value, ended) = self.pass(&attempt.pool, &request).await?;
         let mut transaction = ended.transaction;
+        attempt.report.write_with(&mut *transaction, &attempt.lease).await?;
         complete::in_transaction(&mut transaction, &attempt.lease, Some(&value)).await?;
         store::within(transaction.commit()).await?;
         write_log(&app, job.id, &ended.log);

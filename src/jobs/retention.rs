@@ -12,7 +12,7 @@ use crate::{
         job::{Failure, Outcome},
     },
     queue::registry::{Attempt, Handler},
-    store::{enqueue, history},
+    store::{enqueue, history, reports},
 };
 
 /// Partitions that exist before their day comes.
@@ -35,15 +35,17 @@ impl Handler for Retention {
             let pool = &attempt.pool;
             let created = history::create_partitions(pool, PARTITIONS_AHEAD).await?;
             let dropped = history::drop_partitions(pool, HISTORY_KEPT).await?;
-            let (mut keys, mut attempts, mut periods) = (0, 0, 0);
+            let (mut keys, mut attempts, mut periods, mut logs) = (0, 0, 0, 0);
             for _ in 0..PAGES {
-                let (old_keys, old_attempts, old_periods) = (
+                let (old_keys, old_attempts, old_periods, old_logs) = (
                     history::prune_idempotency_keys(pool, KEYS_KEPT, PAGE).await?,
                     history::prune_attempts(pool, HISTORY_KEPT, PAGE).await?,
                     enqueue::prune_unique_periods(pool, PAGE).await?,
+                    reports::prune(pool, HISTORY_KEPT, PAGE).await?,
                 );
-                (keys, attempts, periods) = (keys + old_keys, attempts + old_attempts, periods + old_periods);
-                if old_keys + old_attempts + old_periods == 0 {
+                (keys, attempts) = (keys + old_keys, attempts + old_attempts);
+                (periods, logs) = (periods + old_periods, logs + old_logs);
+                if old_keys + old_attempts + old_periods + old_logs == 0 {
                     break;
                 }
             }
@@ -52,7 +54,7 @@ impl Handler for Retention {
             let result = serde_json::json!({
                 "partitions_created": created, "partitions_dropped": dropped,
                 "idempotency_keys_forgotten": keys, "attempts_forgotten": attempts,
-                "unique_periods_forgotten": periods,
+                "unique_periods_forgotten": periods, "logs_forgotten": logs,
             });
             let result = to_raw_value(&result).map_err(|cause| CtxError::new(Code::Internal, cause.to_string()))?;
             Ok(Outcome::Done(Some(result)))

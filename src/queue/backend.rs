@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     execute::{Ack, Verdict, Work},
-    feed::{Drain, Shelf},
+    shelf::{Drain, Shelf},
     worker::Lane,
 };
 use crate::model::{
@@ -128,7 +128,7 @@ where
                     } else {
                         Verdict::Later { wait: std::time::Duration::from_secs(1), spent: true, error }
                     };
-                    Ack { lease, awaited: false, verdict }
+                    Ack { lease, awaited: false, parent_id: None, verdict }
                 });
                 // The feeder outlives all attempts, and its inbox has room for every lease it gave out.
                 let _ = owed.acks.send(ack).await;
@@ -146,7 +146,7 @@ struct Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            let _ = self.acks.try_send(Ack { lease, awaited: false, verdict: Verdict::GiveBack });
+            let _ = self.acks.try_send(Ack { lease, awaited: false, parent_id: None, verdict: Verdict::GiveBack });
         }
     }
 }

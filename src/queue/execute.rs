@@ -24,14 +24,17 @@ use super::{
     lease::{Cancelled, Reason},
     metrics::{Ended, Metrics},
     registry::{Attempt, Kind, Registry},
+    report::Report,
 };
 use crate::{
     model::{
         error::{Code, CtxError},
-        job::{ClaimedJob, Failure, Lease, Next, Outcome, State, StopReason, next},
+        id::JobId,
+        job::{ClaimedJob, Failure, Lease, Next, Outcome, State, StopReason, When, next},
         policy::{Completion, SNOOZES_DEFAULT},
         trace::TraceParent,
     },
+    store::children,
     telemetry::{self, trace::Sort},
 };
 
@@ -70,6 +73,8 @@ pub(super) enum Verdict {
 pub(super) struct Ack {
     pub(super) lease: Lease,
     pub(super) awaited: bool,
+    /// The job that waits for this one.
+    pub(super) parent_id: Option<JobId>,
     pub(super) verdict: Verdict,
 }
 
@@ -79,6 +84,8 @@ pub(super) struct Execute {
     pub(super) registry: Registry,
     pub(super) pool: PgPool,
     pub(super) metrics: Metrics,
+    /// Writes reports beside the handlers' transactions, even when these hold every connection of `pool`.
+    pub(super) reports: PgPool,
 }
 
 impl tower::Service<Task<Work>> for Execute {
@@ -93,8 +100,8 @@ impl tower::Service<Task<Work>> for Execute {
     fn call(&mut self, task: Task<Work>) -> Self::Future {
         let (this, work) = (self.clone(), task.args);
         Box::pin(async move {
-            let (lease, awaited) = (work.lease, work.job.awaited);
-            Ok(Ack { lease, awaited, verdict: this.attempt(work).await })
+            let (lease, awaited, parent_id) = (work.lease, work.job.awaited, work.job.ties.parent_id);
+            Ok(Ack { lease, awaited, parent_id, verdict: this.attempt(work).await })
         })
     }
 }
@@ -130,11 +137,41 @@ impl Execute {
     /// The attempt until the handler ends, is stopped, or its job's time is over.
     async fn run(&self, kind: &Kind, work: Work) -> Verdict {
         let Work { job, lease, cancelled, stop } = work;
-        let tries = job.tries;
         if let Some((_, reason)) = stop.filter(|(at, _)| *at <= Instant::now()) {
             return stopped(reason);
         }
-        let attempt = Attempt { job, lease, pool: self.pool.clone(), cancelled: cancelled.clone() };
+        if job.ties.children == Some(When::AllDone)
+            && let Some(verdict) = self.judge_children(kind, &job, &lease).await
+        {
+            return verdict;
+        }
+        let report = Report::default();
+        let (pool, told) = (self.pool.clone(), report.clone());
+        let attempt = Attempt { job, lease, pool, cancelled: cancelled.clone(), report: told };
+        let verdict = self.watch(kind, attempt, stop).await;
+        if !matches!(verdict, Verdict::Committed | Verdict::Lost) {
+            report.finish(&self.reports, &lease).await;
+        }
+        verdict
+    }
+
+    /// Whether a job need not begin, for one that it waited for did not end well.
+    async fn judge_children(&self, kind: &Kind, job: &ClaimedJob, lease: &Lease) -> Option<Verdict> {
+        let failure = match children::failed(&self.pool, job.id).await {
+            Ok((0, 0)) => return None,
+            Ok((dead, cancelled)) => {
+                let words = format!("of the jobs that this one waited for, {dead} are dead and {cancelled} cancelled");
+                let details = serde_json::json!({ "dead": dead, "cancelled": cancelled });
+                Failure::fatal(CtxError::new(Code::ChildFailed, words).with_details(details))
+            }
+            Err(error) => error.into(),
+        };
+        Some(verdict(next(Err(failure), job.tries, &kind.policy, chance(lease)), kind.policy.completion))
+    }
+
+    async fn watch(&self, kind: &Kind, attempt: Attempt, stop: Option<(Instant, StopReason)>) -> Verdict {
+        let (tries, lease) = (attempt.job.tries, attempt.lease);
+        let (cancelled, report) = (attempt.cancelled.clone(), attempt.report.clone());
         let mut running = pin!(handle(kind, attempt));
         let over = async {
             match stop {
@@ -150,6 +187,7 @@ impl Execute {
             reason = cancelled.wait() => Err(reason),
             ended = &mut running => Ok(ended),
             reason = over => return stopped(reason),
+            never = report.keep(&self.reports, &lease) => match never {},
         };
         let ended = match ended {
             Err(Reason::Lost) => return Verdict::Lost,

@@ -2,17 +2,13 @@
 //! from which apalis takes. Refuses to end on a database error: endings are kept, it waits, it goes on.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     mem,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures::task::AtomicWaker;
 use sqlx::PgPool;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -24,6 +20,7 @@ use super::{
     lease::Leases,
     metrics::Metrics,
     notify::Notices,
+    shelf::{Drain, Shelf},
     worker::Lane,
 };
 use crate::{
@@ -33,7 +30,7 @@ use crate::{
         job::{ClaimedJob, Lease, State},
     },
     store::{
-        Error,
+        Error, children,
         leases::{self, Claim, Ending, PutBack},
     },
     supervisor::Part,
@@ -44,51 +41,6 @@ const ERROR_WAIT_FIRST: Duration = Duration::from_millis(100);
 const ERROR_WAIT_LONGEST: Duration = Duration::from_secs(2);
 /// The longest an ending waits for others to share its commit while the shelf is well filled.
 const ENDING_WAIT: Duration = Duration::from_millis(5);
-
-/// Claimed jobs that nobody has begun. Bounded by the lane's window.
-#[derive(Default)]
-pub(super) struct Shelf {
-    works: Mutex<VecDeque<Work>>,
-    /// The apalis worker that looks for the next one.
-    pub(super) taker: AtomicWaker,
-    closed: AtomicBool,
-    /// Rings when the shelf runs low.
-    low: Notify,
-}
-
-impl Shelf {
-    fn works(&self) -> std::sync::MutexGuard<'_, VecDeque<Work>> {
-        self.works.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next job; `Err` when there will be none any more.
-    pub(super) fn take(&self, low: usize) -> Result<Option<Work>, ()> {
-        let mut works = self.works();
-        let work = works.pop_front();
-        if work.is_some() && works.len() == low {
-            self.low.notify_one();
-        }
-        if work.is_none() && self.closed.load(Ordering::Acquire) { Err(()) } else { Ok(work) }
-    }
-
-    fn len(&self) -> usize {
-        self.works().len()
-    }
-}
-
-/// Stops a lane.
-#[derive(Default)]
-pub(super) struct Drain {
-    begun: AtomicBool,
-    bell: Notify,
-}
-
-impl Drain {
-    pub(super) fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
-        self.bell.notify_one();
-    }
-}
 
 /// Between three quarters and the whole of `longest`, so that many workers do not poll in step.
 pub(super) fn jittered(longest: Duration) -> Duration {
@@ -129,6 +81,10 @@ pub(super) struct Kept {
     endings: Vec<Ending>,
     backs: Vec<PutBack>,
     awaited: HashSet<JobId>,
+    /// Of the jobs that end, those for which another one waits, and that one.
+    parents: HashMap<JobId, JobId>,
+    /// Jobs of whose children some have ended.
+    bereft: Vec<JobId>,
     since: Option<Instant>,
     /// Leases taken and not settled.
     outstanding: usize,
@@ -139,6 +95,7 @@ impl Kept {
     fn forget(&mut self, leases: &[Lease]) {
         for lease in leases {
             self.awaited.remove(&lease.job_id);
+            self.parents.remove(&lease.job_id);
         }
     }
 }
@@ -220,12 +177,16 @@ impl Feeder {
         let full = kept.endings.len() >= self.lane.batch;
         !kept.backs.is_empty()
             || full
+            || !kept.bereft.is_empty()
             || !kept.endings.is_empty() && (draining || self.shelf.len() <= self.lane.low())
             || kept.since.is_some_and(|since| since.elapsed() >= ENDING_WAIT)
     }
 
     fn keep(&mut self, ack: Ack) {
-        let Ack { lease, awaited, verdict } = ack;
+        let Ack { lease, awaited, parent_id, verdict } = ack;
+        if let Some(parent_id) = parent_id {
+            self.kept.parents.insert(lease.job_id, parent_id);
+        }
         if awaited {
             self.kept.awaited.insert(lease.job_id);
         }
@@ -242,7 +203,7 @@ impl Feeder {
             }
             Verdict::Lost => {
                 self.settle(&[lease]);
-                self.kept.awaited.remove(&lease.job_id);
+                self.kept.forget(&[lease]);
             }
         }
         if self.kept.since.is_none() && self.kept.endings.len() + self.kept.backs.len() > 0 {
@@ -264,7 +225,9 @@ impl Feeder {
     }
 
     fn announce(&mut self, ids: impl IntoIterator<Item = JobId>) {
-        let awaited: Vec<_> = ids.into_iter().filter(|id| self.kept.awaited.remove(id)).collect();
+        let Kept { awaited, parents, bereft, .. } = &mut self.kept;
+        let ended = ids.into_iter().inspect(|id| bereft.extend(parents.remove(id)));
+        let awaited: Vec<_> = ended.filter(|id| awaited.remove(id)).collect();
         if !awaited.is_empty() {
             self.ground.notices.finished(awaited);
         }
@@ -296,12 +259,29 @@ impl Feeder {
         if count > 0 {
             self.shelf.taker.wake();
         }
+        self.wake_parents().await;
         Ok(count)
+    }
+
+    /// Tells the lanes of jobs that waited for children, of which the last may have ended just now. Polling finds what is
+    /// missed here.
+    async fn wake_parents(&mut self) {
+        let bereft = mem::take(&mut self.kept.bereft);
+        if !bereft.is_empty()
+            && let Ok(queues) = children::freed(&self.ground.relaxed, &bereft).await
+        {
+            self.ground.notices.ready(queues.iter().map(String::as_str));
+        }
     }
 
     async fn claim(&mut self, limit: usize) -> Result<Vec<(ClaimedJob, Lease)>, Error> {
         if limit == 0 && self.kept.endings.is_empty() {
             return Ok(Vec::new());
+        }
+        if !self.kept.parents.is_empty() {
+            // Two batches that free the same parents lock them in the same order.
+            let Kept { endings, parents, .. } = &mut self.kept;
+            endings.sort_by_key(|ending| parents.get(&ending.lease.job_id).copied());
         }
         let claim = self.claim_of(limit);
         let pool = if self.kept.endings.is_empty() { &self.ground.relaxed } else { &self.ground.durable };

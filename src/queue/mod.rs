@@ -17,6 +17,8 @@ mod outlook;
 mod promoter;
 pub mod reaper;
 pub mod registry;
+pub mod report;
+mod shelf;
 mod standing;
 pub mod stopper;
 mod waiters;

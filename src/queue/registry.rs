@@ -32,7 +32,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::future::BoxFuture;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use super::lease::Cancelled;
+use super::{lease::Cancelled, report::Report};
 use crate::{
     model::{
         job::{ClaimedJob, Failure, Lease, Outcome},
@@ -54,6 +54,8 @@ pub struct Attempt {
     /// its next await, and only work outside this task (a child, a thread) need listen. When the job was cancelled, the
     /// handler may go on for its policy's `grace`, so one that has to leave something in order should listen.
     pub cancelled: Cancelled,
+    /// Takes progress and log lines; seen before the commit, kept after a rollback.
+    pub report: Report,
 }
 
 impl Attempt {

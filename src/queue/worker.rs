@@ -18,12 +18,13 @@ use super::{
     Queue,
     backend::LaneBackend,
     execute::Execute,
-    feed::{Drain, Feeder, Ground, Kept, Shelf},
+    feed::{Feeder, Ground, Kept},
     lease::Leases,
     metrics::{Loop, Metrics, WORKER_POOLS},
     promoter,
     reaper::Reaper,
     registry::Registry,
+    shelf::{Drain, Shelf},
     standing, stopper,
 };
 use crate::{
@@ -144,7 +145,12 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         scheduled: Arc::new(Notify::new()),
     };
     queue.notices().listen();
-    let execute = Execute { registry: registry.clone(), pool: pool.clone(), metrics: queue.metrics().clone() };
+    let execute = Execute {
+        registry: registry.clone(),
+        pool: pool.clone(),
+        metrics: queue.metrics().clone(),
+        reports: relaxed.clone(),
+    };
     let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
     // All parts are there before the first begins.
     let (pulse, parts) = (options.supervisor.part(), options.lanes.iter().map(|_| options.supervisor.part()));

@@ -243,7 +243,8 @@ export default function boot(native) {
 
   async function start(handler, input) {
     deep_freeze(facts);
-    const { user, app_id, app_version, job, settings } = facts;
+    const { user, app_id, app_version, settings } = facts;
+    const job = facts.job === null ? null : freeze({ ...facts.job, ...api("job", ["progress", "children"]) });
     const storage = api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]);
     const ctx = freeze({
       user, app_id, app_version, job, settings, storage, log, fail,

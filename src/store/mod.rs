@@ -5,6 +5,7 @@
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
 pub mod apps;
+pub mod children;
 pub mod enqueue;
 pub mod fires;
 pub mod flow;
@@ -15,6 +16,7 @@ pub mod installations;
 pub mod jobs;
 pub mod leases;
 pub mod notices;
+pub mod reports;
 pub mod rows;
 pub mod schedules;
 pub mod schema;

@@ -15,6 +15,7 @@ use krilin::{
         Queue,
         lease::Cancelled,
         registry::{Attempt, Handler, Registry},
+        report::Report,
         worker::{self, Lane, Worker, WorkerOptions},
     },
     sandbox::{Pool, PoolOptions},
@@ -128,7 +129,13 @@ impl Stage {
             ties: Ties::default(),
         };
         let lease = Lease { job_id: id, token };
-        Attempt { job, lease, pool: self.kit.world.pool.clone(), cancelled: Cancelled::default() }
+        Attempt {
+            job,
+            lease,
+            pool: self.kit.world.pool.clone(),
+            cancelled: Cancelled::default(),
+            report: Report::default(),
+        }
     }
 }
 

@@ -67,6 +67,8 @@ fn the_declaration_names_exactly_what_dispatch_and_prelude_know() {
         assert_eq!(members(&declared, face), of(&format!("{api}.")));
         assert_eq!(words(&prelude, &format!("api(\"{api}\""), '[', ']'), of(&format!("{api}.")));
     }
+    assert!(members(&declared, "Job").is_superset(&of("job.")));
+    assert_eq!(words(&prelude, "api(\"job\"", '[', ']'), of("job."));
 
     let prelude_ctx = &prelude[prelude.find("const ctx = freeze({").unwrap()..];
     let prelude_ctx = &prelude_ctx[prelude_ctx.find('{').unwrap() + 1..prelude_ctx.find("});").unwrap()];

@@ -115,10 +115,10 @@ impl Kit {
         let policies = Policies::default().with(BATCH, policy("batch")).with(OWN, policy("transaction"));
         let gate = Arc::new(Notify::new());
         let (sender, began) = mpsc::unbounded_channel();
-        let (hears, heard) = mpsc::unbounded_channel();
+        let (ears, heard) = mpsc::unbounded_channel();
         let handler = |own| {
-            let (gate, began, heard) = (gate.clone(), sender.clone(), hears.clone());
-            Arc::new(Scripted { own, gate, began, heard }) as Arc<dyn Handler>
+            Arc::new(Scripted { own, gate: gate.clone(), began: sender.clone(), heard: ears.clone() })
+                as Arc<dyn Handler>
         };
         let registry = Registry::new(&policies, [(BATCH, handler(false)), (OWN, handler(true))]).unwrap();
         let queue = Queue::new(&world.pool, Arc::new(SystemClock), policies);
