@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{context::Context, enqueue::Enqueue, table::Table, user};
+use super::{context::Context, dead, enqueue::Enqueue, table::Table, user};
 use crate::{
     clock::SystemClock,
     model::{
@@ -16,7 +16,7 @@ use crate::{
         job::{JobView, State},
         policy::Policies,
     },
-    queue::{self, Filter, Queue},
+    queue::{self, Batch, Filter, Queue, Redrive},
 };
 
 /// The jobs a listing shows unless told otherwise.
@@ -33,6 +33,17 @@ pub(super) enum Verb {
         /// The job's id.
         id: JobId,
     },
+    /// Show what a job has logged, all its attempts, oldest first.
+    Logs {
+        /// The job's id.
+        id: JobId,
+        /// Only what came after this batch: the `next_cursor` of the page before.
+        #[arg(long, value_name = "ID", default_value_t = 0)]
+        after: i64,
+    },
+    /// Dead letters: jobs that ended badly and for good.
+    #[command(subcommand)]
+    Dead(dead::Verb),
     /// Enqueue a job of any kind.
     #[command(after_help = "Examples:\n  krilin job enqueue retention\n  \
                             krilin job enqueue retention --delay 5m --unique tidy --on-conflict replace\n  krilin job enqueue app_action --user Ada \
@@ -91,6 +102,8 @@ impl Verb {
             Self::Kinds => Ok(()),
             Self::List(which) => list(context, &queue, which).await,
             Self::Show { id } => answer(context, &queue, id).await,
+            Self::Logs { id, after } => logs(context, &queue, id, after).await,
+            Self::Dead(verb) => verb.run(context, &queue).await,
             Self::Enqueue(wanted) => wanted.run(context, &queue).await,
             Self::Retry { id } => {
                 queue.retry(id, None).await.map_err(|error| explained("trying", id, error))?;
@@ -118,7 +131,7 @@ async fn list(context: &Context, queue: &Queue, which: List) -> anyhow::Result<(
         Some(text) => Some(user::resolve(&context.database()?, text).await?.id),
         None => None,
     };
-    let filter = Filter { user_id, kind: which.kind, state: which.state, queue: which.queue };
+    let filter = Filter { user_id, kind: which.kind, state: which.state, queue: which.queue, parent_id: None };
     let jobs = queue.list(&filter, which.before, which.limit).await.context("listing jobs")?;
     let full = jobs.len() == which.limit as usize;
     let next_cursor = jobs.last().filter(|_| full).map(|job| job.id);
@@ -132,8 +145,51 @@ async fn answer(context: &Context, queue: &Queue, id: JobId) -> anyhow::Result<(
 /// The job `id` as an answer.
 pub(super) async fn shown(queue: &Queue, id: JobId) -> anyhow::Result<Shown> {
     match queue.get(id, None).await.with_context(|| format!("reading job {id}"))? {
-        Some(job) => Ok(Shown { job }),
+        Some(job) => {
+            let redrives = queue.redrives(id).await.with_context(|| format!("reading job {id}"))?;
+            Ok(Shown { job, redrives })
+        }
         None => bail!("there is no job {id}; `krilin job list` shows which there are"),
+    }
+}
+
+async fn logs(context: &Context, queue: &Queue, id: JobId, after: i64) -> anyhow::Result<()> {
+    if queue.get(id, None).await.with_context(|| format!("reading job {id}"))?.is_none() {
+        bail!("there is no job {id}; `krilin job list` shows which there are");
+    }
+    let batches =
+        queue.log(id, after, queue::PAGE_MAX).await.with_context(|| format!("reading the log of job {id}"))?;
+    let full = batches.len() == queue::PAGE_MAX as usize;
+    let next_cursor = batches.last().filter(|_| full).map(|batch| batch.id);
+    context.answer(&Logged { batches, next_cursor })
+}
+
+/// A job's log as an answer.
+#[derive(Debug, Serialize)]
+struct Logged {
+    batches: Vec<Batch>,
+    next_cursor: Option<i64>,
+}
+
+impl fmt::Display for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.batches.is_empty() {
+            return f.write_str("The job has logged nothing.");
+        }
+        let mut table = Table::new(&["WRITTEN", "ATTEMPT", "LEVEL", "MESSAGE", "FIELDS"]);
+        for batch in &self.batches {
+            for line in &batch.lines {
+                let written = batch.logged_at.format("%Y-%m-%d %H:%M:%S").to_string();
+                let fields = if line.fields.is_null() { String::new() } else { line.fields.to_string() };
+                let (level, message) = (line.level.as_str().to_owned(), line.message.clone());
+                table.row([written, batch.attempt.to_string(), level, message, fields]);
+            }
+        }
+        table.fmt(f)?;
+        match self.next_cursor {
+            Some(id) => write!(f, "\nMore: --after {id}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -141,6 +197,9 @@ pub(super) async fn shown(queue: &Queue, id: JobId) -> anyhow::Result<Shown> {
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     job: JobView,
+    /// The times that it was taken up again after it had died.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redrives: Vec<Redrive>,
 }
 
 impl fmt::Display for Shown {
@@ -167,6 +226,7 @@ impl fmt::Display for Shown {
             ("arguments", Some(job.args.get().to_owned())),
             ("result", job.result.as_ref().map(|result| result.get().to_owned())),
             ("error", job.error.as_ref().map(ToString::to_string)),
+            ("taken up", self.redrives.first().map(|last| taken_up(self.redrives.len(), last))),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -175,6 +235,12 @@ impl fmt::Display for Shown {
         }
         table.fmt(f)
     }
+}
+
+/// How often a dead letter was taken up again, and what it had died of last.
+fn taken_up(count: usize, last: &Redrive) -> String {
+    let error = last.error.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("{count} times, last {} by {}, after {error}", last.redriven_at.to_rfc3339(), last.redriven_by)
 }
 
 /// Jobs as an answer.

@@ -7,6 +7,7 @@ mod app;
 mod config;
 pub mod context;
 mod db;
+mod dead;
 mod demo;
 mod doctor;
 mod engine;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     error::{Code, CtxError},
     id::{AppId, JobId, UserId},
-    job::State,
+    job::{Deadline, State, When},
 };
 
 /// What to enqueue. The policy of its kind fills what is `None`.
@@ -31,6 +31,12 @@ pub struct NewJob {
     pub priority: Option<i16>,
     /// Attempts before it is dead.
     pub max_attempts: Option<u32>,
+    /// When it must have ended: it is not begun after, and stopped where it runs.
+    pub deadline: Option<Deadline>,
+    /// Jobs that must end before this one begins. They are enqueued with it, all or none, and have no keys.
+    pub children: Vec<NewJob>,
+    /// What it expects of them.
+    pub when: When,
     /// Makes it the only one with its key.
     pub unique: Option<Unique>,
     /// Makes a repeated request harmless.

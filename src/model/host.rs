@@ -24,7 +24,7 @@ pub struct Call {
 pub type Settled = Result<Box<RawValue>, CtxError>;
 
 /// How much a log line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// `ctx.log.debug`, `console.debug`
@@ -50,7 +50,7 @@ impl LogLevel {
 }
 
 /// One line of `ctx.log`.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// How much it matters.
     pub level: LogLevel,

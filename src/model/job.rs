@@ -13,7 +13,7 @@ use super::{
 };
 pub use super::{
     outcome::{Failure, Next, Outcome, Tries, next},
-    ties::{Stop, StopReason, Ties, When},
+    ties::{Deadline, Stop, StopReason, Ties, When},
 };
 
 /// Where a job stands. Scheduled is `Pending` with a future `run_at`; retrying is `Pending` with `attempt > 0`.

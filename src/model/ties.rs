@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -77,4 +78,13 @@ impl When {
             Self::AllEnded => "all_ended",
         }
     }
+}
+
+/// When a job must have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// At this instant.
+    At(DateTime<Utc>),
+    /// So long after it is due.
+    Within(Duration),
 }

@@ -2,7 +2,7 @@
 //! Refuses an unknown kind, arguments that are too large, a key that stands for another request, and more waiting callers
 //! than [`BACKLOG`].
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
@@ -13,12 +13,12 @@ use crate::{
         clock::Clock,
         duration,
         id::JobId,
-        job::{Enqueued, NewJob, OnConflict, Placed, Unique},
+        job::{Deadline, Enqueued, NewJob, OnConflict, Placed, Unique},
         policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX, Policies},
     },
     store::{
         self,
-        enqueue::{self, NewRow, Refused},
+        enqueue::{self, NewRow, Refused, RowTies},
     },
     telemetry,
 };
@@ -33,6 +33,8 @@ const COALESCE_MAX: usize = 1_000;
 pub const ARGS_MAX_BYTES: usize = 256 * 1024;
 /// The longest unique or idempotency key, in bytes.
 pub const KEY_MAX_BYTES: usize = 255;
+/// How deep children of children go.
+const CHILDREN_DEPTH_MAX: usize = 4;
 /// Inserts in flight at once. Two: one waits for the disk while the next is prepared.
 const INSERTS_AT_ONCE: usize = 2;
 /// How often a batch is tried that met another one over the same keys.
@@ -76,6 +78,10 @@ impl Enqueuer {
 
     /// One job; the insert may be shared with other callers'.
     pub(super) async fn one(&self, job: NewJob) -> Result<Enqueued, Error> {
+        if !job.children.is_empty() || job.deadline.is_some() || self.deadline_of(&job.kind).is_some() {
+            let mut done = self.many(vec![job]).await?;
+            return Ok(done.remove(0));
+        }
         let row = self.row(job)?;
         let (answer, answered) = oneshot::channel();
         self.callers.try_send(Caller { row, answer }).map_err(|_| Error::Busy)?;
@@ -112,23 +118,40 @@ impl Enqueuer {
     /// Many jobs in the caller's transaction on `db`.
     pub(super) async fn within(&self, db: &mut PgConnection, jobs: Vec<NewJob>) -> Result<Uncommitted, Error> {
         let rows = self.rows(jobs)?;
-        let rows: Vec<&NewRow> = rows.iter().collect();
-        let jobs = if rows.iter().all(|row| !row.is_keyed()) {
-            enqueue::insert(db, &rows).await?;
-            rows.iter().map(|row| Enqueued::new(row.id)).collect()
-        } else {
-            let placed = enqueue::place(db, &rows).await?;
-            placed.into_iter().map(|placed| placed.map_err(Error::from)).collect::<Result<Vec<_>, _>>()?
-        };
-        let due = rows.iter().zip(&jobs).filter(|(row, done)| wakes(row, done)).map(|(row, _)| row.queue.clone());
-        Ok(Uncommitted { queues: due.collect(), jobs, inserter: self.inserter.clone() })
+        let jobs = place_all(db, &rows).await?;
+        let queues = due(&rows, &jobs).map(ToOwned::to_owned).collect();
+        Ok(Uncommitted { queues, jobs, inserter: self.inserter.clone() })
     }
 
     fn rows(&self, jobs: Vec<NewJob>) -> Result<Vec<NewRow>, Error> {
-        if jobs.len() > INSERT_MAX {
-            return Err(Error::TooMany(jobs.len()));
+        let rows = jobs.into_iter().map(|job| self.tree(job, 0)).collect::<Result<Vec<_>, _>>()?;
+        let count = rows.iter().map(|row| 1 + row.ties.below.len()).sum();
+        if count > INSERT_MAX { Err(Error::TooMany(count)) } else { Ok(rows) }
+    }
+
+    fn deadline_of(&self, kind: &str) -> Option<Deadline> {
+        self.policies.get(kind)?.deadline.map(|length| Deadline::Within(length.0))
+    }
+
+    /// A job with everything below it.
+    fn tree(&self, mut job: NewJob, depth: usize) -> Result<NewRow, Error> {
+        let (children, when) = (mem::take(&mut job.children), job.when);
+        if depth > 0 && (job.unique.is_some() || job.idempotency.is_some()) {
+            return Err(Error::Unfit("a child has neither a unique nor an idempotency key".to_owned()));
         }
-        jobs.into_iter().map(|job| self.row(job)).collect()
+        if depth == CHILDREN_DEPTH_MAX && !children.is_empty() {
+            return Err(Error::Unfit(format!("children of children go {CHILDREN_DEPTH_MAX} deep at most")));
+        }
+        let mut row = self.row(job)?;
+        row.ties.children = (!children.is_empty()).then_some(when);
+        for child in children {
+            let mut child = self.tree(child, depth + 1)?;
+            child.ties.parent_id = Some(row.id);
+            let below = mem::take(&mut child.ties.below);
+            row.ties.below.push(child);
+            row.ties.below.extend(below);
+        }
+        Ok(row)
     }
 
     fn row(&self, job: NewJob) -> Result<NewRow, Error> {
@@ -136,6 +159,7 @@ impl Enqueuer {
         let args = serde_json::to_string(&job.args).map_err(|cause| Error::Unfit(cause.to_string()))?;
         let max_attempts = job.max_attempts.unwrap_or(policy.max_attempts);
         let priority = job.priority.unwrap_or(policy.priority);
+        let deadline = job.deadline.or_else(|| self.deadline_of(&job.kind));
         if args.len() > ARGS_MAX_BYTES {
             return Err(Error::Unfit(format!("the arguments have {} bytes; {ARGS_MAX_BYTES} are allowed", args.len())));
         }
@@ -159,6 +183,7 @@ impl Enqueuer {
             awaited: job.awaited,
             unique: job.unique,
             idempotency: job.idempotency,
+            ties: RowTies { deadline, ..RowTies::default() },
         })
     }
 }
@@ -218,6 +243,39 @@ impl Uncommitted {
         self.inserter.notices.ready(self.queues.iter().map(String::as_str));
         self.jobs
     }
+}
+
+/// The rows, each followed by what is below it.
+fn with_all_below(rows: &[NewRow]) -> Vec<&NewRow> {
+    rows.iter().flat_map(|row| std::iter::once(row).chain(&row.ties.below)).collect()
+}
+
+/// Places `rows` and what is below them, in the transaction open on `db`. What is below a job that was there already is not
+/// enqueued once more.
+async fn place_all(db: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
+    if rows.iter().all(|row| !row.is_keyed()) {
+        enqueue::insert(db, &with_all_below(rows)).await?;
+        return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
+    }
+    let placed = enqueue::place(&mut *db, &rows.iter().collect::<Vec<_>>()).await?;
+    let done = placed.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let created = || rows.iter().zip(&done).filter(|(_, done)| done.created()).map(|(row, _)| row);
+    let tied: Vec<_> = created().filter(|row| row.is_tied()).collect();
+    if !tied.is_empty() {
+        enqueue::tie(db, &tied).await?;
+    }
+    let below: Vec<_> = created().flat_map(|row| &row.ties.below).collect();
+    if !below.is_empty() {
+        enqueue::insert(db, &below).await?;
+    }
+    Ok(done)
+}
+
+/// The lanes in which workers have reason to look at once.
+fn due<'r>(rows: &'r [NewRow], done: &'r [Enqueued]) -> impl Iterator<Item = &'r str> {
+    let waking = rows.iter().zip(done).filter(|(row, done)| wakes(row, done));
+    let rows = waking.flat_map(|(row, _)| std::iter::once(row).chain(row.ties.below.iter().filter(|row| row.is_due())));
+    rows.map(|row| row.queue.as_str())
 }
 
 /// Whether workers have reason to look at once.
@@ -311,31 +369,28 @@ impl Inserter {
 
     /// All or none.
     async fn all(&self, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
-        let refs: Vec<&NewRow> = rows.iter().collect();
         if rows.iter().all(|row| !row.is_keyed()) {
-            enqueue::insert(&self.pool, &refs).await?;
+            enqueue::insert(&self.pool, &with_all_below(rows)).await?;
             return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
         }
         let mut meetings = 0;
         loop {
             let mut tx = store::within(self.pool.begin()).await?;
-            match enqueue::place(&mut *tx, &refs).await {
-                Ok(placed) => {
-                    let done = placed.into_iter().collect::<Result<_, _>>()?;
+            match place_all(&mut tx, rows).await {
+                Ok(done) => {
                     store::within(tx.commit()).await?;
                     return Ok(done);
                 }
                 // Two batches took the same keys in another order, and Postgres let this one go.
-                Err(store::Error::Serialization(_)) if meetings < MEETINGS_MAX => meetings += 1,
-                Err(error) => return Err(error.into()),
+                Err(Error::Store(store::Error::Serialization(_))) if meetings < MEETINGS_MAX => meetings += 1,
+                Err(error) => return Err(error),
             }
         }
     }
 
     fn announce(&self, rows: &[NewRow], done: &[Enqueued]) {
         self.metrics.enqueued(done.iter().filter(|done| done.created()).count());
-        let due = rows.iter().zip(done).filter(|(row, done)| wakes(row, done));
-        self.notices.ready(due.map(|(row, _)| row.queue.as_str()));
+        self.notices.ready(due(rows, done));
     }
 }
 

@@ -34,8 +34,10 @@ pub use self::flow::{QueueView, WORKER_SILENT};
 pub use self::outlook::Outlook;
 use self::{enqueue::Enqueuer, look::Lookout, metrics::Metrics, notify::Notices, outlook::Outlooks, waiters::Waiters};
 pub use crate::store::{
+    dead::{Redrive, Which},
     history::Filter,
     jobs::{Depth, Tally},
+    reports::Batch,
 };
 use crate::{
     model::{
@@ -46,13 +48,17 @@ use crate::{
         policy::Policies,
     },
     store::{
-        self, history, jobs,
+        self, dead, history, jobs, reports,
         stops::{self, Asked},
     },
 };
 
 /// The most jobs one page of a listing has.
 pub const PAGE_MAX: u32 = 200;
+/// The most dead letters one call takes up again.
+pub const REDRIVE_MAX: u32 = 1_000;
+/// Dead letters are counted up to here.
+pub const DEAD_COUNT_MAX: i64 = 100_000;
 /// The longest [`Queue::wait`].
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a cancel is tried that meets the job in the moment in which it begins or is put back.
@@ -238,6 +244,42 @@ impl Queue {
             }
             None => Err(self.gone(id, user_id, "only a dead or cancelled job can be tried again").await),
         }
+    }
+
+    /// Dead letters, oldest first, at most `limit` (and [`PAGE_MAX`]).
+    pub async fn dead(&self, which: &Which, limit: u32) -> Result<Vec<JobView>, Error> {
+        Ok(dead::list(&self.0.pool, which, i64::from(limit.min(PAGE_MAX))).await?)
+    }
+
+    /// How many dead letters there are, counted up to [`DEAD_COUNT_MAX`].
+    pub async fn count_dead(&self, which: &Which) -> Result<i64, Error> {
+        Ok(dead::count(&self.0.pool, which, DEAD_COUNT_MAX).await?)
+    }
+
+    /// Takes up at most `limit` (and [`REDRIVE_MAX`]) dead letters again, oldest first, all their attempts before them; gives
+    /// their ids. A dead letter is taken up by one caller alone; one whose unique key is taken stays where it is. `by` says
+    /// who does it.
+    pub async fn redrive(&self, which: &Which, limit: u32, by: &str) -> Result<Vec<JobId>, Error> {
+        let limit = i64::from(limit.min(REDRIVE_MAX));
+        let taken = match dead::redrive(&self.0.pool, which, limit, by).await {
+            Err(store::Error::Constraint(name)) if name == "jobs_unique_key" => {
+                return Err(Error::State("a job with the unique key of one of them came just now; try again"));
+            }
+            taken => taken?,
+        };
+        self.0.notices.ready(taken.iter().map(|(_, queue)| queue.as_str()));
+        Ok(taken.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The times that the job was taken up again, latest first.
+    pub async fn redrives(&self, id: JobId) -> Result<Vec<Redrive>, Error> {
+        Ok(dead::redrives(&self.0.pool, id, i64::from(PAGE_MAX)).await?)
+    }
+
+    /// What the job has logged: batches after the one `after`, at most `limit` (and [`PAGE_MAX`]). Whose it is, the caller
+    /// has looked at.
+    pub async fn log(&self, id: JobId, after: i64, limit: u32) -> Result<Vec<Batch>, Error> {
+        Ok(reports::log(&self.0.pool, id, after, i64::from(limit.min(PAGE_MAX))).await?)
     }
 
     async fn gone(&self, id: JobId, user_id: Option<UserId>, otherwise: &'static str) -> Error {

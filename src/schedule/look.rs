@@ -11,11 +11,12 @@ use crate::{
     model::{
         clock::Clock,
         id::{AppId, JobId, UserId},
+        job::Deadline,
         policy::Policies,
         schedule::{ACTION_KIND, Before, Fire, Outcome, Parts, Standing, State, Timing, Verdict, judge},
     },
     store::{
-        enqueue::NewRow,
+        enqueue::{NewRow, RowTies},
         fires::{Advance, Due, NewOccurrence},
     },
 };
@@ -222,6 +223,7 @@ fn job(source: Source<'_>, fire: &Fire, Means { policies, clock }: Means<'_>) ->
         awaited: false,
         unique: None,
         idempotency: None,
+        ties: RowTies { deadline: policy.deadline.map(|length| Deadline::Within(length.0)), ..RowTies::default() },
     })
 }
 

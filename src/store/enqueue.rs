@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgExecutor, Row, postgres::types::PgInterval};
+use sqlx::{PgConnection, PgExecutor, Row, postgres::types::PgInterval};
 
 use super::{Error, within};
 use crate::model::{
     error::CtxError,
     id::{AppId, JobId, UserId},
-    job::{Enqueued, Idempotency, OnConflict, Unique},
+    job::{Deadline, Enqueued, Idempotency, OnConflict, Unique, When},
 };
 
 /// A job as it is inserted, everything decided.
@@ -46,12 +46,46 @@ pub struct NewRow {
     pub unique: Option<Unique>,
     /// See [`crate::model::job::NewJob::idempotency`].
     pub idempotency: Option<Idempotency>,
+    /// What ties it to a time and to other jobs.
+    pub ties: RowTies,
+}
+
+/// What ties a new job to a time and to other jobs; nothing for most.
+#[derive(Debug, Clone, Default)]
+pub struct RowTies {
+    /// When it must have ended.
+    pub deadline: Option<Deadline>,
+    /// The job that waits for it.
+    pub parent_id: Option<JobId>,
+    /// It waits for children, and this is what it expects of them.
+    pub children: Option<When>,
+    /// Its children, and theirs.
+    pub below: Vec<NewRow>,
 }
 
 impl NewRow {
     /// Whether it needs [`place`].
     pub fn is_keyed(&self) -> bool {
         self.unique.is_some() || self.idempotency.is_some()
+    }
+
+    /// Whether it has a deadline, a parent or children.
+    pub fn is_tied(&self) -> bool {
+        self.ties.deadline.is_some() || self.ties.parent_id.is_some() || self.ties.children.is_some()
+    }
+
+    fn stop_at(&self) -> Option<DateTime<Utc>> {
+        match self.ties.deadline {
+            Some(Deadline::At(at)) => Some(at),
+            _ => None,
+        }
+    }
+
+    fn stop_after(&self) -> Option<PgInterval> {
+        match self.ties.deadline {
+            Some(Deadline::Within(length)) => Some(interval(length)),
+            _ => None,
+        }
     }
 
     /// Whether it may run at once.
@@ -90,9 +124,30 @@ fn bound<'q>(
         .bind(all(rows, |row| row.awaited))
 }
 
-/// Inserts `rows`, all or none. None of them may have a key.
+/// Inserts `rows`, all or none, without what is below them. None of them may have a key.
 pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Error> {
+    if rows.iter().any(|row| row.is_tied()) {
+        let statement = bound(include_str!("sql/enqueue_tied.sql"), rows)
+            .bind(all(rows, |row| row.ties.parent_id))
+            .bind(all(rows, |row| row.ties.children.map(When::as_str)))
+            .bind(all(rows, NewRow::stop_at))
+            .bind(all(rows, NewRow::stop_after));
+        within(statement.execute(db)).await?;
+        return Ok(());
+    }
     within(bound(include_str!("sql/enqueue.sql"), rows).execute(db)).await?;
+    Ok(())
+}
+
+/// Gives `rows`, placed in the transaction open on `db`, what ties them.
+pub async fn tie(db: &mut PgConnection, rows: &[&NewRow]) -> Result<(), Error> {
+    let statement = sqlx::query(include_str!("sql/tie.sql"))
+        .bind(all(rows, |row| row.id))
+        .bind(all(rows, |row| row.ties.parent_id))
+        .bind(all(rows, |row| row.ties.children.map(When::as_str)))
+        .bind(all(rows, NewRow::stop_at))
+        .bind(all(rows, NewRow::stop_after));
+    within(statement.execute(db)).await?;
     Ok(())
 }
 

@@ -29,9 +29,11 @@ const LIVE: &str = "id, kind, queue, user_id, app_id,
     started_at, null::timestamptz as finished_at, args::text as args, null::text as result, last_error as error,
     parked_reason, cause, case stop_reason when 'deadline' then stop_at end as deadline, parent_id, progress";
 /// The columns of an ended job in the same order.
-const ENDED: &str = "id, kind, queue, user_id, app_id, state, priority, attempt, max_attempts, run_at, created_at,
-    started_at, finished_at, args::text, result::text, error, null::text, cause,
-    null::timestamptz, parent_id, progress";
+pub(super) const ENDED: &str =
+    "id, kind, queue, user_id, app_id, state, priority, attempt, max_attempts, run_at, created_at,
+    started_at, finished_at, args::text as args, result::text as result, error,
+    null::text as parked_reason, cause,
+    null::timestamptz as deadline, parent_id, progress";
 
 /// The job `id`, wherever it is; only if it is `user_id`'s, where one is given.
 pub async fn find(db: impl PgExecutor<'_>, id: JobId, user_id: Option<UserId>) -> Result<Option<JobView>, Error> {
@@ -72,6 +74,8 @@ pub struct Filter {
     pub state: Option<State>,
     /// Only of this lane.
     pub queue: Option<String>,
+    /// Only those for which this job waits.
+    pub parent_id: Option<JobId>,
 }
 
 /// At most `limit` jobs, newest first, older than `before`. Rides on the primary key and `job_history_id_idx`, or on the
@@ -92,7 +96,7 @@ pub async fn list(
     let user = if filter.user_id.is_some() { "user_id = $1" } else { "$1::uuid is null" };
     let rest = format!(
         "{user} and ($2::text is null or kind = $2) and ($3::text is null or queue = $3)
-         and ($5::uuid is null or id < $5) and ($4::text is null or $4 is not null)"
+         and ($5::uuid is null or id < $5) and ($7::uuid is null or parent_id = $7) and ($4::text is null or $4 is not null)"
     );
     let statement = sqlx::query(sqlx::AssertSqlSafe(format!(
         "(select {LIVE} from krilin.jobs where {live} and {rest} order by id desc limit $6)
@@ -106,7 +110,8 @@ pub async fn list(
         .bind(&filter.queue)
         .bind(filter.state.map(State::as_str))
         .bind(before)
-        .bind(limit);
+        .bind(limit)
+        .bind(filter.parent_id);
     within(statement.fetch_all(db)).await?.iter().map(view).collect()
 }
 
@@ -118,7 +123,7 @@ fn not_before(id: JobId) -> DateTime<Utc> {
     made.and_then(|made| made.checked_sub_signed(CLOCK_SKEW)).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-fn view(row: &PgRow) -> Result<JobView, Error> {
+pub(super) fn view(row: &PgRow) -> Result<JobView, Error> {
     let unfit = |cause: serde_json::Error| Error::Database(sqlx::Error::Decode(cause.into()));
     let json = |text: String| RawValue::from_string(text).map_err(unfit);
     let count = |n: i32| u32::try_from(n).unwrap_or(0);

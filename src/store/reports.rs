@@ -33,7 +33,7 @@ pub async fn write(db: impl PgExecutor<'_>, lease: &Lease, report: &Report, byte
 }
 
 /// A batch of lines as it was written.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct Batch {
     /// Its place: the next page begins after it.
     pub id: i64,

@@ -149,6 +149,14 @@ impl Order<'_> {
         let user = self.caller.user_id();
         let mut errors = wanted.errors(self.web.queue().policies(), user, base);
         let unique = wanted.unique(user).unwrap_or_default();
+        let deadline = wanted.deadline().unwrap_or_default();
+        let children = match self.check_children(wanted.children, base).await? {
+            Ok(children) => children,
+            Err(more) => {
+                errors.extend(more);
+                Vec::new()
+            }
+        };
         let mut app_id = None;
         let mut args = wanted.args.unwrap_or_else(empty);
         if wanted.kind == APP_ACTION {
@@ -172,9 +180,32 @@ impl Order<'_> {
             priority: wanted.priority,
             max_attempts: wanted.max_attempts,
             delay: wanted.delay.map(|delay| delay.0),
+            deadline,
+            children,
+            when: wanted.when,
             unique,
             ..self.new_job(index)
         }))
+    }
+
+    /// The jobs below one, without an idempotency key of their own.
+    async fn check_children(
+        &self,
+        wanted: Vec<Wanted>,
+        base: &str,
+    ) -> Result<Result<Vec<NewJob>, Vec<FieldError>>, Problem> {
+        let (mut children, mut errors) = (Vec::with_capacity(wanted.len()), Vec::new());
+        if wanted.len() > limit::BATCH_MAX {
+            let message = format!("a job has {} children at most, not {}", limit::BATCH_MAX, wanted.len());
+            return Ok(Err(vec![FieldError { pointer: format!("{base}/children"), message }]));
+        }
+        for (index, child) in wanted.into_iter().enumerate() {
+            match Box::pin(self.check(child, &format!("{base}/children/{index}"), index)).await? {
+                Ok(child) => children.push(NewJob { idempotency: None, awaited: false, ..child }),
+                Err(more) => errors.extend(more),
+            }
+        }
+        Ok(if errors.is_empty() { Ok(children) } else { Err(errors) })
     }
 
     /// What every job of this order has.

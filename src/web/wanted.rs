@@ -9,7 +9,7 @@ use crate::model::{
     duration::HumanDuration,
     enqueue::{ConflictName, Keying},
     id::UserId,
-    job::Unique,
+    job::{Deadline, Unique, When},
     near,
     policy::{Asker, PRIORITY_MAX, Policies},
 };
@@ -47,6 +47,16 @@ pub struct Wanted {
     /// With `debounce`: the longest that new ones can put the job off.
     #[schema(value_type = Option<String>)]
     pub max_wait: Option<HumanDuration>,
+    /// When it must have ended: an instant, or a duration from when it is due, such as `10m`. Past it the job is not begun,
+    /// and stopped where it runs.
+    pub deadline: Option<String>,
+    /// Jobs that must end before this one begins: enqueued with it, all or none. They may have children of their own.
+    #[serde(default)]
+    #[schema(no_recursion)]
+    pub children: Vec<Wanted>,
+    /// What it expects of them: `all_done` (else it is dead with `ChildFailed`) or `all_ended`.
+    #[serde(default)]
+    pub when: When,
 }
 
 impl Wanted {
@@ -59,6 +69,17 @@ impl Wanted {
             max_wait: self.max_wait.map(|wait| wait.0),
         };
         keying.unique(self.delay.map(|delay| delay.0))
+    }
+
+    /// When it must have ended.
+    pub(super) fn deadline(&self) -> Result<Option<Deadline>, String> {
+        let Some(text) = &self.deadline else { return Ok(None) };
+        if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+            return Ok(Some(Deadline::At(at.to_utc())));
+        }
+        let within = text.parse::<HumanDuration>().ok().filter(|within| !within.0.is_zero());
+        let within = within.ok_or_else(|| format!("`{text}` is neither an instant nor a duration such as `10m`"))?;
+        Ok(Some(Deadline::Within(within.0)))
     }
 
     /// What is wrong apart from the arguments, below `base`.
@@ -83,6 +104,9 @@ impl Wanted {
         }
         if self.unique_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > UNIQUE_KEY_MAX) {
             wrong("unique_key", format!("a unique key has 1 to {UNIQUE_KEY_MAX} bytes"));
+        }
+        if let Err(message) = self.deadline() {
+            wrong("deadline", message);
         }
         if let Err((field, message)) = self.unique(user) {
             wrong(field, message.to_owned());

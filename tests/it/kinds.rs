@@ -7,6 +7,7 @@ use krilin::{
     clock::SystemClock,
     model::{
         error::{Code, CtxError},
+        host::{LogLevel, LogLine},
         id::JobId,
         job::{Failure, JobView, NewJob, Outcome},
         policy::{Policies, Policy},
@@ -62,6 +63,13 @@ impl Handler for Scripted {
             let args: Value = serde_json::from_str(attempt.job.args.get()).unwrap();
             let millis = Duration::from_millis(args["ms"].as_u64().unwrap_or(0));
             let error = |code| CtxError::new(code, "as told");
+            for message in args["log"].as_array().into_iter().flatten() {
+                let message = message.as_str().unwrap().to_owned();
+                attempt.report.log(&LogLine { level: LogLevel::Info, message, fields: Value::Null });
+            }
+            if let Some(progress) = args.get("progress") {
+                attempt.report.progress(progress, Some("as told")).unwrap();
+            }
             match args["do"].as_str().unwrap_or("ok") {
                 "block" => self.gate.notified().await,
                 "listen" => {
@@ -92,6 +100,7 @@ impl Handler for Scripted {
                     .execute(&mut *tx)
                     .await
                     .map_err(store::Error::from)?;
+                attempt.report.write_with(&mut *tx, &attempt.lease).await?;
                 complete::in_transaction(&mut tx, &attempt.lease, Some(&result)).await?;
                 store::within(tx.commit()).await?;
             }

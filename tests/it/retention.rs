@@ -64,7 +64,7 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
         result,
         json!({
             "partitions_created": 8, "partitions_dropped": 8, "idempotency_keys_forgotten": 1, "attempts_forgotten": 1,
-            "unique_periods_forgotten": 0
+            "unique_periods_forgotten": 0, "logs_forgotten": 0
         })
     );
     let after = partitions(&world).await;

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use krilin::{
     model::{
         error::Code,
-        job::{JobView, State},
+        job::{Deadline, JobView, NewJob, State},
     },
     queue::{Error, stopper::STOP_INTERVAL},
     store::stops::{self, Asked},
 };
 use serde_json::json;
 
-use crate::kinds::{BATCH, Kit, OWN, until};
+use crate::kinds::{BATCH, Kit, OWN, job, until};
 
 fn code(job: &JobView) -> Code {
     job.error.as_ref().unwrap().code
@@ -81,4 +81,52 @@ async fn a_job_cancelled_while_it_ran_does_not_run_again_when_its_worker_vanishe
     assert_eq!(kit.ended(id).await.state, State::Cancelled);
     assert!(kit.began.try_recv().is_err(), "no handler began");
     worker.stop().await;
+}
+
+fn due(deadline: Deadline, args: serde_json::Value) -> NewJob {
+    NewJob { deadline: Some(deadline), ..job(OWN, args) }
+}
+
+#[tokio::test]
+async fn a_job_past_its_deadline_is_not_begun() {
+    let mut kit = Kit::new().await;
+    let past = Deadline::At("2020-01-01T00:00:00Z".parse().unwrap());
+    let id = kit.queue.enqueue(due(past, json!({}))).await.unwrap().job_id;
+    // Scheduled far ahead and retried jobs end by their deadline, too: nobody claims them.
+    let later = NewJob { delay: Some(Duration::from_hours(1)), deadline: Some(past), ..job(BATCH, json!({})) };
+    let later = kit.queue.enqueue(later).await.unwrap().job_id;
+    let worker = kit.worker();
+    for id in [id, later] {
+        let job = kit.ended(id).await;
+        assert_eq!((job.state, code(&job)), (State::Dead, Code::DeadlineExceeded));
+    }
+    assert!(kit.began.try_recv().is_err(), "no handler began");
+    assert_eq!(kit.effects().await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_job_is_stopped_at_its_deadline_and_not_tried_again() {
+    let mut kit = Kit::new().await;
+    let worker = kit.worker();
+    let soon = Deadline::Within(Duration::from_millis(400));
+    let id = kit.queue.enqueue(due(soon, json!({"do": "block"}))).await.unwrap().job_id;
+    kit.began.recv().await.unwrap();
+    assert!(kit.state(id).await.deadline.is_some());
+    let job = kit.ended(id).await;
+    assert_eq!((job.state, job.attempt, code(&job)), (State::Dead, 1, Code::DeadlineExceeded));
+    let failing = kit.queue.enqueue(due(soon, json!({"do": "later", "ms": 60_000}))).await.unwrap().job_id;
+    assert_eq!(code(&kit.ended(failing).await), Code::DeadlineExceeded, "put off past its deadline");
+    kit.gate.notify_one();
+    assert!(worker.stop().await);
+    assert_eq!(kit.effects().await, 0);
+}
+
+#[tokio::test]
+async fn a_keyed_job_has_its_deadline_too() {
+    let kit = Kit::new().await;
+    let unique = Some(krilin::model::job::Unique::new("k"));
+    let keyed = NewJob { unique, ..due(Deadline::Within(Duration::from_secs(60)), json!({})) };
+    let id = kit.queue.enqueue(keyed).await.unwrap().job_id;
+    assert!(kit.state(id).await.deadline.is_some());
 }

@@ -108,6 +108,9 @@ pub struct Page {
     state: Option<JobState>,
     /// Only of this kind.
     kind: Option<String>,
+    /// Only those for which this job waits.
+    #[param(value_type = Option<uuid::Uuid>)]
+    parent_id: Option<JobId>,
     /// The `next_cursor` of the page before.
     #[param(value_type = Option<uuid::Uuid>)]
     cursor: Option<JobId>,
@@ -127,7 +130,13 @@ pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Re
     if !(1..=limit::PAGE_MAX).contains(&limit) {
         return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)));
     }
-    let filter = Filter { user_id: Some(caller.user_id()), kind: page.kind, state: page.state, ..Filter::default() };
+    let filter = Filter {
+        user_id: Some(caller.user_id()),
+        kind: page.kind,
+        parent_id: page.parent_id,
+        state: page.state,
+        ..Filter::default()
+    };
     let mut views = web.queue().list(&filter, page.cursor, limit + 1).await?;
     let more = views.len() > limit as usize;
     views.truncate(limit as usize);
@@ -166,10 +175,10 @@ async fn after(web: &Web, caller: &Caller, id: &str) -> Result<Response, Problem
     Ok(([(header::CONTENT_TYPE, "application/json")], json(&JobAnswer { job: view })?).into_response())
 }
 
-fn parse(id: &str) -> Result<JobId, Problem> {
+pub(super) fn parse(id: &str) -> Result<JobId, Problem> {
     id.parse().map_err(|_| unknown(id))
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("there is no job `{id}`"))
 }

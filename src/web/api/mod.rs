@@ -1,8 +1,10 @@
 //! The endpoints, a file per noun. The table here is the router, and what the OpenAPI document is tested against.
 
 pub mod actions;
+pub mod dead;
 pub mod health;
 pub mod jobs;
+pub mod logs;
 pub mod metrics;
 pub mod openapi;
 pub mod queries;
@@ -35,7 +37,10 @@ pub fn routes() -> Vec<Route> {
         Route::new("/healthz", &["get"], get(health::alive)),
         Route::new("/readyz", &["get"], get(health::ready)),
         Route::new("/api/v1/jobs", &["get", "post"], get(jobs::list).post(jobs::enqueue)),
+        Route::new("/api/v1/jobs/dead", &["get"], get(dead::list)),
+        Route::new("/api/v1/jobs/redrive", &["post"], post(dead::redrive)),
         Route::new("/api/v1/jobs/{id}", &["get"], get(jobs::read)),
+        Route::new("/api/v1/jobs/{id}/logs", &["get"], get(logs::list)),
         Route::new("/api/v1/jobs/{id}/cancel", &["post"], post(jobs::cancel)),
         Route::new("/api/v1/jobs/{id}/retry", &["post"], post(jobs::retry)),
         Route::new("/api/v1/apps/{app_id}/actions/{action}", &["post"], post(actions::run)),

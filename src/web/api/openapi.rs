@@ -12,7 +12,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{actions, health, jobs, metrics, queries, queues, schedules};
+use super::{actions, dead, health, jobs, logs, metrics, queries, queues, schedules};
 
 /// The document.
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use super::{actions, health, jobs, metrics, queries, queues, schedules};
     info(title = "Krilin", description = "A personal cloud: apps in a sandbox, work as durable jobs."),
     paths(
         actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::cancel, jobs::retry,
+        dead::list, dead::redrive, logs::list,
         queues::list, queues::read, queues::change,
         schedules::list, schedules::create, schedules::read, schedules::next, schedules::occurrences,
         schedules::pause, schedules::resume, schedules::trigger, schedules::cancel,
