@@ -98,9 +98,9 @@ impl opentelemetry_http::HttpClient for Collector {
         &self,
         request: opentelemetry_http::Request<opentelemetry_http::Bytes>,
     ) -> Result<opentelemetry_http::Response<opentelemetry_http::Bytes>, opentelemetry_http::HttpError> {
-        let sending = self.requests.execute(request.try_into()?);
+        let (requests, request) = (self.requests.clone(), request.try_into()?);
         let answered = self.runtime.spawn(async move {
-            let answer = sending.await?;
+            let answer = requests.execute(request).await?;
             let (status, headers) = (answer.status(), answer.headers().clone());
             Ok::<_, reqwest::Error>((status, headers, answer.bytes().await?))
         });

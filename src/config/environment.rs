@@ -53,10 +53,14 @@ pub(super) fn state_directory() -> PathBuf {
 
 /// Where OpenTelemetry's standard has the collector's address.
 pub(super) fn collector() -> Option<String> {
-    env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty())
+    text("OTEL_EXPORTER_OTLP_ENDPOINT").filter(|endpoint| !endpoint.is_empty())
 }
 
 /// What OpenTelemetry's standard says that this process is called.
 pub(super) fn service_name() -> Option<String> {
-    env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty())
+    text("OTEL_SERVICE_NAME").filter(|name| !name.is_empty())
+}
+
+fn text(name: &str) -> Option<String> {
+    env::var_os(name)?.into_string().ok()
 }

@@ -26,6 +26,7 @@ impl TraceParent {
     }
 
     /// The span `span_id` below this one.
+    #[must_use]
     pub fn child(self, span_id: u64) -> Self {
         Self { span_id: span_id.max(1), ..self }
     }

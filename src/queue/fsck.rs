@@ -6,9 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::store::{
-    Error,
-    fsck::{self, Bounds, INVARIANTS, Invariant},
+use crate::{
+    model::policy::GRACE_LONGEST,
+    store::{
+        Error,
+        fsck::{self, Bounds, INVARIANTS, Invariant},
+    },
 };
 
 /// How long after its end a lease may lie untouched: a look of the reaper, its hold-off after an outage, and some pages of
@@ -55,6 +58,7 @@ pub fn bounds(keys_kept: Duration, history_kept: Duration, timeout: Duration) ->
         promotion_overdue: PROMOTION_OVERDUE,
         keys_kept,
         history_kept,
+        grace_longest: GRACE_LONGEST,
         days_ahead: DAYS_AHEAD,
         timeout,
     }

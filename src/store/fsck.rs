@@ -36,6 +36,8 @@ pub struct Bounds {
     pub keys_kept: Duration,
     /// How long ended jobs are kept.
     pub history_kept: Duration,
+    /// The longest that a job may go on after it was to stop.
+    pub grace_longest: Duration,
     /// Days after today that must have their partition.
     pub days_ahead: i32,
     /// The longest that one statement may run.
@@ -107,6 +109,47 @@ pub const INVARIANTS: &[Invariant] = &[
         breaches: "select format('%s live jobs have the unique key %s', count(*), unique_key)
                    from krilin.jobs where unique_key is not null
                    group by unique_key having count(*) > 1",
+    },
+    Invariant {
+        name: "stopped_in_time",
+        promise: "a job whose time to stop has come is live for no longer than its grace",
+        remedy: NO_WORKER,
+        breaches: "select format('job %s was to stop at %s', id, stop_at)
+                   from krilin.jobs, bound
+                   where stop_at < krilin.now() - bound.grace_longest - bound.lease_overdue
+                   order by stop_at",
+    },
+    Invariant {
+        name: "parked_waits_for_somebody",
+        promise: "a parked job waits for jobs that have not ended",
+        remedy: BY_HAND,
+        breaches: "select format('job %s waits for jobs, and there are none that have not ended', j.id)
+                   from krilin.jobs j, bound
+                   where j.state = 'parked'
+                     and not exists (select from krilin.jobs c where c.parent_id = j.id)
+                     and not exists (
+                         select from krilin.job_history c
+                         where c.parent_id = j.id and c.finished_at > krilin.now() - bound.promotion_overdue)",
+    },
+    Invariant {
+        name: "schedule_is_looked_at",
+        promise: "an active schedule has a next fire, and is looked at within a minute of its time",
+        remedy: "no scheduler looks: start `krilin schedule run`, or `krilin up`; read its log",
+        breaches: "select format('schedule %s (%s) was due at %s', id, name, coalesce(due_at::text, 'no time'))
+                   from krilin.schedules
+                   where state = 'active' and (due_at is null or due_at < krilin.now() - interval '1 minute')
+                   order by due_at",
+    },
+    Invariant {
+        name: "occurrence_has_job",
+        promise: "a fire of a schedule names a job that is live or in the history",
+        remedy: BY_HAND,
+        breaches: "select format('schedule %s fired for %s as job %s, which is not there', o.schedule_id, o.nominal_at,
+                       o.job_id)
+                   from krilin.occurrences o, bound
+                   where o.outcome = 'fired' and o.fired_at > krilin.now() - bound.history_kept
+                     and not exists (select from krilin.jobs j where j.id = o.job_id)
+                     and not exists (select from krilin.job_history h where h.id = o.job_id)",
     },
     Invariant {
         name: "partition_for_coming_days",
@@ -202,7 +245,7 @@ pub async fn breach(db: &mut PgConnection, invariant: &Invariant, bounds: &Bound
     let statement = format!(
         "with bound as (
              select $1::interval as lease_overdue, $2::interval as promotion_overdue, $3::interval as keys_kept,
-                 $4::interval as history_kept, $5::integer as days_ahead
+                 $4::interval as history_kept, $5::integer as days_ahead, $7::interval as grace_longest
          ),
          breach (what) as ({})
          select what, count(*) over () from breach limit $6",
@@ -215,7 +258,8 @@ pub async fn breach(db: &mut PgConnection, invariant: &Invariant, bounds: &Bound
         .bind(interval(bounds.keys_kept))
         .bind(interval(bounds.history_kept))
         .bind(bounds.days_ahead)
-        .bind(EXAMPLES);
+        .bind(EXAMPLES)
+        .bind(interval(bounds.grace_longest));
     super::within(sqlx::raw_sql("savepoint invariant").execute(&mut *db)).await?;
     let answer = tokio::time::timeout(bounds.timeout + ANSWER_SLACK, statement.fetch_all(&mut *db)).await;
     match answer {

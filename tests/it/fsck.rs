@@ -54,6 +54,26 @@ const PLANTS: &[(&str, &str)] = &[
          from generate_series(1, 2)",
     ),
     (
+        "stopped_in_time",
+        "{JOB}, stop_at, stop_reason) values (gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(),
+             'ready', krilin.now() - interval '1 hour', 'deadline')",
+    ),
+    (
+        "parked_waits_for_somebody",
+        "{JOB}, children_when) values (gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'parked', 'all_done')",
+    ),
+    (
+        "schedule_is_looked_at",
+        "insert into krilin.schedules (id, name, origin, kind, args, every_ms, timezone, anchor_at, tzdata, created_at, updated_at, due_at)
+         values (gen_random_uuid(), 's', 'operator', 'k', '{}', 60000, 'UTC', krilin.now(), '2026a', krilin.now(), krilin.now(),
+             krilin.now() - interval '1 hour')",
+    ),
+    (
+        "occurrence_has_job",
+        "insert into krilin.occurrences (schedule_id, nominal_at, due_at, fired_at, outcome, late_ms, job_id)
+         values (gen_random_uuid(), krilin.now(), krilin.now(), krilin.now(), 'fired', 0, gen_random_uuid())",
+    ),
+    (
         "partition_for_coming_days",
         "do $$ begin execute format('drop table krilin.job_history_%s',
              to_char((krilin.now() at time zone 'UTC')::date + 1, 'YYYYMMDD')); end $$",

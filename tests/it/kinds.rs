@@ -119,7 +119,11 @@ fn policy(completion: &str) -> Policy {
 
 impl Kit {
     pub async fn new() -> Self {
-        let world = World::new().await;
+        Self::over(World::new().await).await
+    }
+
+    /// Over a world that the test has made.
+    pub async fn over(world: World) -> Self {
         sqlx::raw_sql("create table krilin.test_effects (job_id uuid not null)").execute(&world.owner).await.unwrap();
         let policies = Policies::default().with(BATCH, policy("batch")).with(OWN, policy("transaction"));
         let gate = Arc::new(Notify::new());

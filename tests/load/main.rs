@@ -13,6 +13,7 @@ mod limit;
 mod queue;
 mod report;
 mod sandbox;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ async fn main() -> ExitCode {
     let holds = match name.as_deref() {
         Some("action") => action::bench().await,
         Some("crash") => crash::bench().await,
+        Some(storm::worker::NAME) => storm::worker::work(&std::env::args().nth(2).unwrap()).await,
         Some("queue") => queue::bench().await,
         Some("sandbox") => sandbox::bench().await,
         // `cargo test --all-targets` runs benches without a name, to see that they run.

@@ -108,7 +108,9 @@ async fn contents(connection: &mut PgConnection) -> Vec<Check> {
         return vec![Check::fail("schema", mismatch.to_string(), "see `krilin db status`")];
     }
     let schema = Check::ok("schema", format!("version {}, which this krilin needs", schema::newest_known()));
-    vec![schema, row_level_security(connection).await, leases(connection).await]
+    let mut checks = vec![schema, row_level_security(connection).await, leases(connection).await];
+    checks.extend(super::server::checks(connection).await);
+    checks
 }
 
 async fn row_level_security(connection: &mut PgConnection) -> Check {

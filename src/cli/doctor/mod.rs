@@ -2,6 +2,7 @@
 
 mod database;
 mod here;
+mod server;
 
 use std::fmt;
 

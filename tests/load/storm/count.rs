@@ -1,0 +1,119 @@
+//! What the tables say after the storm.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use krilin::{
+    jobs::retention::{HISTORY_KEPT, KEYS_KEPT},
+    queue::fsck,
+};
+use sqlx::PgPool;
+
+use super::faults::{Fault, Storm};
+use crate::report::quantile;
+
+/// Throughput is back when so much of the pace is reached.
+const RECOVERED: f64 = 0.95;
+/// Over how many seconds throughput is counted.
+const WINDOW_S: i64 = 3;
+/// The longest recovery that is looked for, in seconds.
+const RECOVERY_MAX_S: i64 = 300;
+/// The longest one statement of fsck may run.
+const FSCK_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// The figures.
+#[derive(Debug, Default)]
+pub struct Counted {
+    pub accepted: i64,
+    pub lost: i64,
+    pub applied_twice: i64,
+    pub stuck: i64,
+    pub rescued: usize,
+    pub false_rescues: usize,
+    pub rescue_p99_s: f64,
+    pub recovered_95_s: f64,
+    pub findings: usize,
+    pub faults: BTreeMap<&'static str, usize>,
+    pub pace: f64,
+}
+
+/// Counts.
+pub async fn count(pool: &PgPool, storm: &Storm, pace: f64) -> Counted {
+    let mut db = pool.acquire().await.expect("Postgres is back").detach();
+    sqlx::raw_sql("set statement_timeout = '5min'").execute(&mut db).await.expect("Postgres is back");
+    let mut scalar = async |statement: &'static str| -> i64 {
+        sqlx::query_scalar(statement).fetch_one(&mut db).await.expect("Postgres is back")
+    };
+    let mut counted = Counted {
+        accepted: scalar("select count(*) from krilin.bench_accepted").await,
+        lost: scalar(
+            "select count(*) from krilin.bench_accepted a
+             where not exists (select from krilin.job_history h where h.id = a.job_id and h.state = 'done')
+                or not exists (select from krilin.bench_effects e where e.job_id = a.job_id)",
+        )
+        .await,
+        applied_twice: scalar(
+            "select (select count(*) - count(distinct job_id) from krilin.bench_effects)
+                  + (select count(*) from krilin.bench_effects e
+                     where not exists (select from krilin.bench_accepted a where a.job_id = e.job_id))",
+        )
+        .await,
+        stuck: scalar("select count(*) from krilin.jobs where kind = 'bench_effect'").await,
+        pace,
+        ..Counted::default()
+    };
+    for (fault, _) in &storm.over {
+        *counted.faults.entry(fault.figure()).or_default() += 1;
+    }
+    let lost: Vec<(String, DateTime<Utc>)> =
+        sqlx::query_as("select worker_id::text, finished_at from krilin.attempts where outcome = 'lost'")
+            .fetch_all(&mut db)
+            .await
+            .expect("Postgres is back");
+    let mut rescues = Vec::new();
+    for (worker, freed) in lost {
+        match storm.killed.get(&worker) {
+            Some(killed) if freed >= *killed => rescues.push((freed - *killed).as_seconds_f64()),
+            _ => counted.false_rescues += 1,
+        }
+    }
+    counted.rescued = rescues.len();
+    counted.rescue_p99_s = quantile(&mut rescues, 0.99);
+    let ended: Vec<(DateTime<Utc>, i64)> =
+        sqlx::query_as("select date_trunc('second', finished_at), count(*) from krilin.job_history group by 1")
+            .fetch_all(&mut db)
+            .await
+            .expect("Postgres is back");
+    counted.recovered_95_s = recovered(storm, &per_second(ended), pace);
+    let bounds = fsck::bounds(KEYS_KEPT, HISTORY_KEPT, FSCK_TIMEOUT);
+    for finding in fsck::check(&mut db, &bounds).await.expect("Postgres is back") {
+        if !finding.holds() {
+            eprintln!("fsck: {finding:?}");
+            counted.findings += 1;
+        }
+    }
+    counted
+}
+
+fn per_second(ended: Vec<(DateTime<Utc>, i64)>) -> BTreeMap<i64, i64> {
+    ended.into_iter().map(|(at, count)| (at.timestamp(), count)).collect()
+}
+
+/// The longest time from the end of a fault to the first seconds in which throughput was back, while jobs were asked for.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn recovered(storm: &Storm, ended: &BTreeMap<i64, i64>, pace: f64) -> f64 {
+    let begun = ended.keys().next().copied().unwrap_or(0);
+    let calm = storm.calm_until.map_or(begun, |at| at.timestamp());
+    let over = |from: i64| ended.range(from..from + WINDOW_S).map(|(_, count)| *count as f64).sum::<f64>();
+    // What was reached before the first fault, where that was less than what was asked for.
+    let before = (begun + 2..calm - WINDOW_S).map(|from| over(from) / WINDOW_S as f64);
+    let mut before: Vec<f64> = before.collect();
+    let goal = pace.min(quantile(&mut before, 0.5)) * RECOVERED * WINDOW_S as f64;
+    let times = storm.over.iter().map(|(fault, at)| {
+        let from = (*at + TimeDelta::milliseconds(500)).timestamp();
+        let seconds = (0..RECOVERY_MAX_S).find(|after| over(from + after) >= goal).unwrap_or(RECOVERY_MAX_S);
+        eprintln!("{:<22} throughput back after {seconds} s", fault.figure());
+        if *fault == Fault::Deafen { 0.0 } else { seconds as f64 }
+    });
+    times.fold(0.0, f64::max)
+}
