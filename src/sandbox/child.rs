@@ -37,16 +37,17 @@ pub fn main(args: &[String]) -> ExitCode {
 
 fn serve(engine: &mut Engine, pipe: &mut Pipe) -> io::Result<()> {
     // The next context is made while nobody waits for it.
-    let mut stage = Stage::new(engine);
+    let mut stage = Stage::new(engine, false);
     pipe.send(Kind::Ready, b"null")?;
     while let Some(kind) = pipe.receive()? {
         let order = std::mem::take(&mut pipe.order);
         let Kind::Run = kind else { return Err(io::ErrorKind::InvalidData.into()) };
         let run: RunOrder<'_> = serde_json::from_slice(&order)?;
-        let (kind, report) = engine.run(&stage, &run, pipe)?;
+        let (kind, report) = engine.run(&mut stage, &run, pipe)?;
         pipe.send(kind, &report)?;
         pipe.order = order;
-        stage = Stage::new(engine);
+        // The next pass is most likely one of the same app.
+        stage = Stage::new(engine, stage.typed_arrays);
     }
     Ok(())
 }

@@ -16,13 +16,15 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     child::Pipe,
     limits::{CACHE_BYTES, FRAME_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
+    names::Names,
     native::{self, Later, Shared},
     protocol::{DoneReport, Kind, RunOrder, ThrewReport},
     thrown,
 };
 use crate::model::error::Code;
 
-/// What a pass has: everything but the compiler, clocks of its own, and references that betray the collector.
+/// What every pass has: everything but the compiler, clocks of its own, references that betray the collector, and typed
+/// arrays, which are dear and which few apps use.
 type Intrinsics = (
     intrinsic::Date,
     intrinsic::RegExpCompiler,
@@ -30,7 +32,6 @@ type Intrinsics = (
     intrinsic::Json,
     intrinsic::Proxy,
     intrinsic::MapSet,
-    intrinsic::TypedArrays,
     intrinsic::Promise,
 );
 
@@ -45,8 +46,15 @@ const MICROTASKS_PER_LOOK: u32 = 64;
 pub(super) struct Engine {
     prelude: Compiled,
     later: Later,
-    cache: HashMap<String, Compiled>,
+    cache: HashMap<String, App>,
     cached_bytes: usize,
+}
+
+/// An app's module, and what its text asks of a context.
+#[derive(Clone, Copy)]
+struct App {
+    compiled: Compiled,
+    names: Names,
 }
 
 /// Why a pass stops before its handler has returned.
@@ -76,27 +84,50 @@ impl Engine {
     /// Compiles what every pass needs and runs an empty pass, so that the process has touched what it will need (the
     /// zone of the C library among it) before it is locked down. None when the engine does not start.
     pub(super) fn warm() -> Option<Self> {
-        let mut engine =
-            Self { prelude: &[], later: Later { web: &[], time: &[] }, cache: HashMap::new(), cached_bytes: 0 };
+        let mut engine = Self {
+            prelude: &[],
+            later: Later { late: &[], web: &[], time: &[] },
+            cache: HashMap::new(),
+            cached_bytes: 0,
+        };
         engine.prelude = engine.compile("krilin:prelude", include_str!("prelude.js")).ok()?;
+        engine.later.late = engine.compile("krilin:late", include_str!("late.js")).ok()?;
         engine.later.web = engine.compile("krilin:web", include_str!("web.js")).ok()?;
         engine.later.time = engine.compile("krilin:time", include_str!("time.js")).ok()?;
         let warm = engine.compile("krilin:warm", "export default new Date(2026, 0).getTimezoneOffset()").ok()?;
-        let stage = Stage::new(&engine);
-        stage.context.with(|ctx| load(&ctx, warm).and_then(Module::eval).map(drop)).ok()?;
+        let stage = Stage::new(&engine, true);
+        let date = stage.context.with(|ctx| {
+            let hooks = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
+            hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>(((), 0, 0, Names::MOST))?;
+            let (_module, evaluated) = load(&ctx, warm)?.eval()?;
+            evaluated.finish::<()>()
+        });
+        date.ok()?;
         engine.cached_bytes = 0;
         Some(engine)
     }
 
-    /// Runs one pass and gives the report to send.
-    pub(super) fn run(&mut self, stage: &Stage, order: &RunOrder<'_>, pipe: &mut Pipe) -> io::Result<(Kind, Vec<u8>)> {
+    /// Runs one pass and gives the report to send. A stage that is not of the kind that the app needs is made anew.
+    pub(super) fn run(
+        &mut self,
+        stage: &mut Stage,
+        order: &RunOrder<'_>,
+        pipe: &mut Pipe,
+    ) -> io::Result<(Kind, Vec<u8>)> {
         let began = cpu_time();
+        stage.shared.arm(order, began);
+        let app = self.bundle(order, &stage.shared);
+        if let Ok(app) = &app
+            && app.names.typed_arrays != stage.typed_arrays
+        {
+            *stage = Stage::new(self, app.names.typed_arrays);
+            stage.shared.arm(order, began);
+        }
         let shared = Rc::clone(&stage.shared);
-        shared.arm(order, began);
         stage.runtime.set_memory_limit(usize::try_from(order.memory_bytes).unwrap_or(usize::MAX));
-        let ended = match self.bundle(order, &shared) {
-            Ok(compiled) => stage.context.with(|ctx| {
-                let ended = pass(&ctx, compiled, order, pipe, &shared);
+        let ended = match app {
+            Ok(app) => stage.context.with(|ctx| {
+                let ended = pass(&ctx, app, order, pipe, &shared);
                 ended.map_err(|stop| thrown::report(&ctx, stop, order.name, &shared))
             }),
             Err(report) => Err(Stop::Threw(report)),
@@ -123,14 +154,15 @@ impl Engine {
         }
     }
 
-    fn bundle(&mut self, order: &RunOrder<'_>, shared: &Rc<Shared>) -> Result<Compiled, Box<ThrewReport>> {
-        if let Some(compiled) = self.cache.get(order.hash) {
-            return Ok(compiled);
+    fn bundle(&mut self, order: &RunOrder<'_>, shared: &Rc<Shared>) -> Result<App, Box<ThrewReport>> {
+        if let Some(app) = self.cache.get(order.hash) {
+            return Ok(*app);
         }
         let source = order.source.as_deref().ok_or_else(|| thrown::plain(Code::Internal, "the child has no source"))?;
         let compiled = self.compile_within(order.name, source, Some(shared))?;
-        self.cache.insert(order.hash.to_owned(), compiled);
-        Ok(compiled)
+        let app = App { compiled, names: Names::of(source) };
+        self.cache.insert(order.hash.to_owned(), app);
+        Ok(app)
     }
 
     fn compile(&mut self, name: &'static str, source: &str) -> Result<Compiled, Box<ThrewReport>> {
@@ -170,6 +202,8 @@ pub(super) struct Stage {
     context: Context,
     runtime: Runtime,
     shared: Rc<Shared>,
+    /// Whether it has typed arrays: exactly for apps whose text names them, so that no app can see what ran before it.
+    pub(super) typed_arrays: bool,
     /// What it cost.
     prepared: Duration,
 }
@@ -181,7 +215,7 @@ impl Stage {
     }
 
     /// A fresh runtime and context with the prelude in it.
-    pub(super) fn new(engine: &Engine) -> Self {
+    pub(super) fn new(engine: &Engine, typed_arrays: bool) -> Self {
         let began = cpu_time();
         let shared = Rc::new(Shared::new());
         let runtime = Runtime::new().expect("a fresh child has memory for a runtime");
@@ -189,7 +223,11 @@ impl Stage {
         runtime.set_loader(NoImports, NoImports);
         let clock = Rc::clone(&shared);
         runtime.set_interrupt_handler(Some(Box::new(move || clock.over())));
-        let context = Context::custom::<Intrinsics>(&runtime).expect("a fresh child has memory for a context");
+        let context = match typed_arrays {
+            true => Context::custom::<(intrinsic::TypedArrays, Intrinsics)>(&runtime),
+            false => Context::custom::<Intrinsics>(&runtime),
+        };
+        let context = context.expect("a fresh child has memory for a context");
         runtime.set_host_promise_rejection_tracker(Some(Box::new(|ctx, promise, reason, handled| {
             if let Some(hooks) = ctx.userdata::<Object<'_>>().map(|hooks| hooks.clone()) {
                 // It fails when the pass is being stopped, which is known elsewhere.
@@ -202,7 +240,7 @@ impl Stage {
         context.with(|ctx| {
             boot(&ctx, engine, &shared).expect("the prelude is ours and boots");
         });
-        Self { context, runtime, shared, prepared: cpu_time().saturating_sub(began) }
+        Self { context, runtime, shared, typed_arrays, prepared: cpu_time().saturating_sub(began) }
     }
 }
 
@@ -220,17 +258,16 @@ pub(super) fn load<'js>(ctx: &Ctx<'js>, compiled: Compiled) -> rquickjs::Result<
 }
 
 /// The pass: module, handler, result as JSON text.
-fn pass(
-    ctx: &Ctx<'_>,
-    compiled: Compiled,
-    order: &RunOrder<'_>,
-    pipe: &mut Pipe,
-    shared: &Shared,
-) -> Result<String, Stop> {
+fn pass(ctx: &Ctx<'_>, app: App, order: &RunOrder<'_>, pipe: &mut Pipe, shared: &Shared) -> Result<String, Stop> {
     let hooks: Object<'_> = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
     let facts = ctx.json_parse(order.facts.get())?;
-    hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>((facts, millis(order.now_ms), order.calls))?;
-    let (module, evaluated) = load(ctx, compiled)?.eval()?;
+    hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>((
+        facts,
+        millis(order.now_ms),
+        order.calls,
+        app.names.install,
+    ))?;
+    let (module, evaluated) = load(ctx, app.compiled)?.eval()?;
     pump(ctx, &hooks, &evaluated, pipe, shared)?;
     evaluated.result::<Value<'_>>().transpose()?;
     let exports = module.namespace()?;

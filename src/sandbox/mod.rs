@@ -9,7 +9,8 @@
 //! turn      the parent's half of one pass
 //! protocol  frames between the two
 //! child     the child's main loop        lockdown   what it gives up before it reads a byte
-//! engine    one pass in QuickJS          prelude.js what app code sees; web.js, time.js: what of it is loaded late
+//! engine    one pass in QuickJS          prelude.js what app code sees; late.js, web.js, time.js: what of it is loaded when it is needed
+//! names     which of our names an app's text has
 //! ```
 
 pub mod child;
@@ -18,6 +19,7 @@ mod error;
 mod facts;
 mod limits;
 mod lockdown;
+mod names;
 mod native;
 mod pool;
 mod protocol;

@@ -141,9 +141,11 @@ pub(super) fn cpu_words(budget: Duration) -> String {
     format!("the handler used more than its {} ms of CPU time in one pass", budget.as_millis())
 }
 
-/// What the prelude loads when an app touches it.
+/// What the prelude loads when a pass needs it.
 #[derive(Clone, Copy)]
 pub(super) struct Later {
+    /// Errors, log, clock.
+    pub(super) late: Compiled,
     /// Names of the web platform.
     pub(super) web: Compiled,
     /// `ctx.time`.
@@ -175,7 +177,11 @@ pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, later: Later) -> r
     };
     doors.set("time", Function::new(ctx.clone(), reckon)?)?;
     let load = move |ctx: Ctx<'js>, name: String| -> rquickjs::Result<Object<'js>> {
-        let compiled = if name == "web" { later.web } else { later.time };
+        let compiled = match name.as_str() {
+            "late" => later.late,
+            "web" => later.web,
+            _ => later.time,
+        };
         let (module, _settled) = engine::load(&ctx, compiled)?.eval()?;
         module.get("default")
     };

@@ -1,4 +1,4 @@
-// Names of the web platform that app code may expect: loaded when one of them is touched, never otherwise.
+// Names of the web platform that app code may expect: loaded for apps whose text has one of them, never otherwise.
 //
 // As much of each as apps use. URL knows schemes with an authority and opaque ones, no international host names; TextDecoder
 // knows UTF-8. What is not supported throws.

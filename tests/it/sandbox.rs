@@ -331,3 +331,55 @@ async fn answers_and_inputs_that_are_too_long_are_refused() {
     let zero = error_of(r"export const main = () => 'a\u0000b'").await;
     assert_eq!(zero.code(), Code::ValidationFailed);
 }
+
+#[tokio::test]
+async fn a_name_is_there_however_an_app_comes_by_it() {
+    let plain = json!([true, true, false, "function"]);
+    for name in ["Date", "KrilinError", "URL", "TextDecoder", "Uint8Array"] {
+        let direct = format!(
+            "export function main() {{
+               const {{ writable, configurable, enumerable }} = Object.getOwnPropertyDescriptor(globalThis, '{name}');
+               return [writable, configurable, enumerable, typeof {name}];
+             }}"
+        );
+        assert_eq!(value_of(&direct).await, plain, "{name}");
+        let (head, tail) = name.split_at(2);
+        let pieced = format!("export const main = () => typeof globalThis['{head}' + '{tail}']");
+        assert_eq!(value_of(&pieced).await, json!("function"), "{name}");
+        let escaped =
+            format!("export const main = () => typeof \\u{{{:x}}}{}", u32::from(name.as_bytes()[0]), &name[1..]);
+        assert_eq!(value_of(&escaped).await, json!("function"), "{name}");
+        let assigned = format!("export const main = () => {{ globalThis.{name} = 1; return {name}; }}");
+        assert_eq!(value_of(&assigned).await, json!(1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_trick_reaches_the_clock_of_the_machine() {
+    // The global object without its name: a getter on the prototype of everything is called with it.
+    let source = "export async function main(ctx) {
+      Object.defineProperty(Object.prototype, 'whole', { get() { return this; } });
+      const everything = whole;
+      const early = typeof everything['Da' + 'te'];
+      const Real = ctx.now().constructor;
+      return [early, new Real().getTime(), Real.now(), typeof everything['Uint8' + 'Array']];
+    }";
+    let at = now().timestamp_millis();
+    assert_eq!(value_of(source).await, json!(["undefined", at, at, "undefined"]));
+}
+
+#[tokio::test]
+async fn an_app_never_sees_what_ran_before_it() {
+    let pool = pool(1);
+    let plain =
+        "export const main = () => { Object.defineProperty(Object.prototype, 'whole', { get() { return this; } });
+      return Object.getOwnPropertyNames(whole).length; }";
+    let arrays = "export const main = () => new Uint8Array(3).length";
+    let mut seen = Vec::new();
+    for source in [plain, plain, arrays, plain, arrays, arrays, plain] {
+        let pass = run_with(&pool, &Scripted::default(), source, Limits::default()).await.unwrap();
+        seen.push((source == arrays, pass.value.get().to_owned()));
+    }
+    let names = &seen[0].1;
+    assert!(seen.iter().all(|(arrays, value)| value == if *arrays { "3" } else { names }), "{seen:?}");
+}
