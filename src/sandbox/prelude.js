@@ -50,9 +50,10 @@ export default function boot(native) {
 
   function api(name, methods) {
     const face = {};
-    for (const method in methods) {
-      const condition = methods[method];
+    for (let i = 0; i < methods.length; i += 1) {
+      const method = methods[i];
       const paged = method === "query";
+      const condition = paged || method === "aggregate" ? WHERE : method === "find_one" || method === "count" ? ITSELF : 0;
       face[method] = function door(...args) {
         // Taken now, so that the stack has the author's line; few calls fail, so the error is made later.
         const place = {};
@@ -148,12 +149,11 @@ export default function boot(native) {
 
   async function start(handler, input) {
     const { user, app_id, app_version, settings } = deep_freeze(facts);
-    const job = facts.job === null ? null : freeze({ ...facts.job, ...api("job", { progress: 0, children: 0 }) });
-    const storage = api("storage", {
-      query: WHERE, find_one: ITSELF, insert: 0, insert_many: 0, update: 0, delete: 0, count: ITSELF, aggregate: WHERE,
-    });
+    const job = facts.job === null ? null : freeze({ ...facts.job, ...api("job", ["progress", "children"]) });
+    const storage = api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]);
+    // Few passes schedule anything.
     let schedule = null;
-    const ctx = {
+    const ctx = freeze({
       user, app_id, app_version, job, settings, storage, fail,
       now: () => late().instant(),
       today: () => late().today(),
@@ -161,10 +161,9 @@ export default function boot(native) {
       random: native.random,
       get log() { return late().log; },
       get time() { return late().time(); },
-      // Few passes schedule anything.
-      get schedule() { return (schedule ??= api("schedule", { create: 0, once: 0, list: 0, cancel: 0 })); },
-    };
-    return await handler(freeze(ctx), input);
+      get schedule() { return (schedule ??= api("schedule", ["create", "once", "list", "cancel"])); },
+    });
+    return await handler(ctx, input);
   }
 
   // Errors leave the context as text. Getters of what was thrown may run here; they run within the limits.
