@@ -223,9 +223,10 @@ impl Stage {
         runtime.set_loader(NoImports, NoImports);
         let clock = Rc::clone(&shared);
         runtime.set_interrupt_handler(Some(Box::new(move || clock.over())));
-        let context = match typed_arrays {
-            true => Context::custom::<(intrinsic::TypedArrays, Intrinsics)>(&runtime),
-            false => Context::custom::<Intrinsics>(&runtime),
+        let context = if typed_arrays {
+            Context::custom::<(intrinsic::TypedArrays, Intrinsics)>(&runtime)
+        } else {
+            Context::custom::<Intrinsics>(&runtime)
         };
         let context = context.expect("a fresh child has memory for a context");
         runtime.set_host_promise_rejection_tracker(Some(Box::new(|ctx, promise, reason, handled| {
