@@ -42,6 +42,16 @@ export async function write_and_spin(ctx) {
   await ctx.storage.insert("counters", { count: 7 });
   for (;;);
 }
+export async function log_and_throw(ctx) {
+  ctx.log("before the fall", { n: 1 });
+  await ctx.job.progress(0.25, "a quarter");
+  await ctx.storage.insert("counters", { count: 7 });
+  throw new Error("fallen");
+}
+export async function log_and_gather(ctx) {
+  ctx.log("gathering");
+  return (await ctx.job.children()).map((end) => [end.state, end.result.count]);
+}
 export async function tell(ctx, input) {
   return { now: ctx.now(), job: ctx.job.id, user: ctx.user.name, input };
 }
@@ -59,7 +69,15 @@ struct Stage {
 impl Stage {
     async fn new() -> Self {
         let kit = Kit::new().await;
-        let actions = ["increment", "write_and_throw", "write_and_refuse", "write_and_spin", "tell"];
+        let actions = [
+            "log_and_throw",
+            "log_and_gather",
+            "increment",
+            "write_and_throw",
+            "write_and_refuse",
+            "write_and_spin",
+            "tell",
+        ];
         let manifest = kit::manifest(&json!({
             "metadata": {"id": "counter", "name": "Counter", "version": "1.0.0", "author": "Test"},
             "permissions": {"data_scopes": ["read:own_data", "write:own_data"]},
@@ -85,7 +103,11 @@ impl Stage {
     }
 
     async fn enqueue(&self, action: &str) -> JobId {
-        let job = NewJob {
+        self.queue.enqueue(self.job(action)).await.unwrap().job_id
+    }
+
+    fn job(&self, action: &str) -> NewJob {
+        NewJob {
             kind: "app_action".to_owned(),
             user_id: Some(self.user),
             app_id: Some(self.app.clone()),
@@ -93,8 +115,13 @@ impl Stage {
             max_attempts: Some(1),
             awaited: true,
             ..NewJob::default()
-        };
-        self.queue.enqueue(job).await.unwrap().job_id
+        }
+    }
+
+    /// What the job has logged.
+    async fn log(&self, id: JobId) -> Vec<String> {
+        let batches = self.queue.log(id, 0, 100).await.unwrap();
+        batches.into_iter().flat_map(|batch| batch.lines).map(|line| line.message).collect()
     }
 
     /// The job when it has ended. A second of CPU time, which one program here spends, takes longer on a busy machine.
@@ -242,5 +269,48 @@ async fn an_unknown_action_and_an_app_that_is_not_installed_are_final() {
     let refused = stage.ended(id).await;
     assert_eq!((refused.state, refused.attempt), (State::Dead, 1));
     assert_eq!(refused.error.unwrap().code.as_str(), "NotInstalled");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_action_logged_outlives_its_rollback() {
+    let stage = Stage::new().await;
+    let worker = stage.worker();
+    let id = stage.enqueue("log_and_throw").await;
+    let job = stage.ended(id).await;
+    assert_eq!((job.state, job.progress), (State::Dead, Some(json!({"value": 0.25, "message": "a quarter"}))));
+    assert_eq!(stage.log(id).await, ["before the fall"]);
+    assert_eq!(stage.counts().await, Vec::<i64>::new());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_sees_what_the_jobs_it_waited_for_came_to() {
+    let stage = Stage::new().await;
+    let worker = stage.worker();
+    let children = vec![stage.job("increment"), stage.job("increment")];
+    let id = stage.queue.enqueue(NewJob { children, ..stage.job("log_and_gather") }).await.unwrap().job_id;
+    let job = stage.ended(id).await;
+    assert_eq!(job.state, State::Done, "{job:?}");
+    let mut seen: Vec<(String, i64)> = serde_json::from_str(job.result.unwrap().get()).unwrap();
+    seen.sort();
+    assert_eq!(seen, [("done".to_owned(), 1), ("done".to_owned(), 2)]);
+    assert_eq!(stage.log(id).await, ["gathering"], "with the commit, once");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_action_keeps_nothing_and_is_cancelled() {
+    let stage = Stage::new().await;
+    let worker = stage.worker();
+    let id = stage.enqueue("write_and_spin").await;
+    let running = async || {
+        let job = stage.queue.get(id, None).await.unwrap().unwrap();
+        (job.state == State::Running).then_some(())
+    };
+    crate::kinds::until(running).await;
+    assert_eq!(stage.queue.cancel(id, None).await.unwrap(), State::Cancelling);
+    assert_eq!(stage.ended(id).await.state, State::Cancelled);
+    assert_eq!(stage.counts().await, Vec::<i64>::new());
     worker.stop().await;
 }

@@ -11,7 +11,10 @@ use krilin::{
 };
 use serde_json::json;
 
-use crate::kinds::{BATCH, Kit, OWN, job};
+use crate::{
+    kinds::{BATCH, Kit, OWN, job},
+    server::{Server, somebody},
+};
 
 fn tree(kind: &str, children: Vec<NewJob>) -> NewJob {
     NewJob { children, ..job(kind, json!({})) }
@@ -135,4 +138,51 @@ async fn what_waits_for_a_cancelled_child_is_freed_and_children_have_no_keys() {
     let second = kit.queue.enqueue(parent).await.unwrap();
     assert_eq!((first.job_id, second.created()), (second.job_id, false));
     assert_eq!(children::live(&kit.world.pool, first.job_id, 10).await.unwrap().len(), 1, "not enqueued twice");
+}
+
+#[tokio::test]
+async fn over_http_a_tree_is_enqueued_whole_or_refused_with_every_fault() {
+    let kit = Kit::new().await;
+    let server = Server::over(&kit.queue, &kit.world.pool).await;
+    let (_, token) = somebody(&kit.world).await;
+    let bad =
+        json!({"kind": BATCH, "deadline": "soon", "children": [{"kind": "nonsense"}, {"kind": BATCH, "delay": "x"}]});
+    server.post("/api/v1/jobs", &token, &bad).await.problem(422, "validation-failed");
+    let bad = json!({"kind": BATCH, "deadline": "soon", "children": [{"kind": "nonsense"}]});
+    let problem = server.post("/api/v1/jobs", &token, &bad).await.problem(422, "validation-failed");
+    let mut places: Vec<_> =
+        problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
+    places.sort_by_key(ToString::to_string);
+    assert_eq!(places, [json!("/children/0/kind"), json!("/deadline")]);
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 0);
+
+    let good = json!({"kind": BATCH, "deadline": "10m", "when": "all_ended",
+        "children": [{"kind": BATCH, "args": {"log": ["here"], "do": "fatal"}}]});
+    let answer = server.post("/api/v1/jobs", &token, &good).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let id = answer.json()["job"]["id"].as_str().unwrap().to_owned();
+    let job = server.get(&format!("/api/v1/jobs/{id}"), &token).await.json()["job"].clone();
+    assert_eq!((&job["state"], &job["parked_reason"]), (&json!("pending"), &json!("children")));
+    assert!(job["deadline"].is_string());
+    let below = server.get(&format!("/api/v1/jobs?parent_id={id}"), &token).await.json();
+    let child = below["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let worker = kit.worker();
+    assert_eq!(kit.ended(id.parse().unwrap()).await.state, State::Done);
+    worker.stop().await;
+    let log = server.get(&format!("/api/v1/jobs/{child}/logs"), &token).await.json();
+    assert_eq!(log["batches"][0]["lines"][0]["message"], "here");
+    let (_, stranger) = somebody(&kit.world).await;
+    server.get(&format!("/api/v1/jobs/{child}/logs"), &stranger).await.problem(404, "not-found");
+
+    assert_eq!(server.get("/api/v1/jobs/dead?code=Refused", &token).await.json()["count"], 1);
+    assert_eq!(server.get("/api/v1/jobs/dead", &stranger).await.json()["count"], 0);
+    let dry = server.post("/api/v1/jobs/redrive", &token, &json!({"code": "Refused", "dry_run": true})).await.json();
+    assert_eq!(dry, json!({"dry_run": true, "matched": 1, "ids": [child]}));
+    let other = server.post("/api/v1/jobs/redrive", &stranger, &json!({})).await.json();
+    assert_eq!(other["ids"], json!([]));
+    let done = server.post("/api/v1/jobs/redrive", &token, &json!({})).await.json();
+    assert_eq!((&done["ids"], &done["dry_run"]), (&json!([child]), &json!(false)));
+    assert_eq!(kit.state(child.parse().unwrap()).await.state, State::Pending);
+    let cancelled = server.post(&format!("/api/v1/jobs/{child}/cancel"), &token, &json!({})).await;
+    assert_eq!((cancelled.status.as_u16(), &cancelled.json()["job"]["state"]), (200, &json!("cancelled")));
 }
