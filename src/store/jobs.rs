@@ -59,7 +59,7 @@ pub struct Depth {
     pub queue: String,
     /// Jobs whose time has come.
     pub ready: i64,
-    /// Jobs whose time has not come.
+    /// Jobs whose time has not come, or which wait for their children.
     pub scheduled: i64,
     /// Jobs under a lease.
     pub running: i64,
@@ -72,7 +72,7 @@ pub async fn depths(db: impl PgExecutor<'_>) -> Result<Vec<Depth>, Error> {
     let statement = sqlx::query_as::<_, (String, i64, i64, i64, Option<DateTime<Utc>>)>(
         "select queue,
              count(*) filter (where state = 'ready'),
-             count(*) filter (where state = 'scheduled'),
+             count(*) filter (where state in ('scheduled', 'parked')),
              count(*) filter (where state = 'running'),
              min(run_at) filter (where state = 'ready')
          from krilin.jobs
