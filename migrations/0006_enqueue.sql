@@ -6,9 +6,11 @@ create table kinds (
     priority smallint not null,
     max_attempts integer not null,
     asked_by text not null,
+    deadline interval,
     updated_at timestamptz not null
 );
 comment on table kinds is 'The kinds of jobs and what their policies say of an enqueue. Written by krilin as it starts and by `krilin db migrate`; changed in the policies, never here.';
+comment on column kinds.deadline is 'How long after it is due a job must have ended.';
 comment on column kinds.asked_by is 'Who may ask over HTTP: user or system. In SQL, whoever may call krilin.enqueue may ask for any.';
 
 create table unique_periods (
@@ -194,6 +196,7 @@ create function krilin.enqueue(
     max_wait interval default null,
     idempotency_key text default null,
     trace_parent text default null,
+    deadline interval default null,
     out job_id uuid,
     out outcome text
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -223,6 +226,7 @@ begin
         when args is null then 'args is null; an empty object is {}'
         when octet_length(args::text) > 262144 then format('args has %s bytes; 262144 are allowed', octet_length(args::text))
         when run_at is not null and delay is not null then 'run_at and delay exclude each other'
+        when deadline <= interval '0' then format('deadline is not positive: %s', deadline)
         when delay < interval '0' then format('delay is negative: %s', delay)
         when priority not between -100 and 100 then format('priority is from -100 to 100, not %s', priority)
         when max_attempts not between 1 and 100 then format('max_attempts is from 1 to 100, not %s', max_attempts)
@@ -245,7 +249,8 @@ begin
         coalesce(priority, policy.priority)::smallint, coalesce(max_attempts, policy.max_attempts), run_at, delay, 'sql',
         trace_parent, false, unique_key, unique_period, on_conflict, max_wait, idempotency_key,
         sha256(convert_to(jsonb_build_array(
-            enqueue.kind, args, enqueue.app_id, run_at, delay, priority, max_attempts, unique_key, unique_period, on_conflict, max_wait
+            enqueue.kind, args, enqueue.app_id, run_at, delay, priority, max_attempts, unique_key, unique_period, on_conflict, max_wait,
+            deadline
         )::text, 'UTF8')),
         null);
     case placed.outcome
@@ -264,6 +269,12 @@ begin
         else
             job_id := placed.job_id;
             outcome := placed.outcome;
+            if placed.outcome = 'created' and not placed.replayed and coalesce(deadline, policy.deadline) is not null then
+                update krilin.jobs j
+                set stop_at = coalesce(j.due_at, j.created_at) + coalesce(enqueue.deadline, policy.deadline),
+                    stop_reason = 'deadline'
+                where j.id = placed.job_id;
+            end if;
     end case;
 end $$;
 comment on function krilin.enqueue is 'Enqueues a job in the caller''s transaction; gives its id and what became of it: created, kept, replaced or debounced. jobs/README.md describes it.';

@@ -7,13 +7,18 @@ use std::{mem, sync::Arc, time::Duration};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, metrics::Metrics, notify::Notices};
+use super::{
+    Error,
+    metrics::Metrics,
+    notify::Notices,
+    place::{due, place_all, tie_all, with_all_below},
+};
 use crate::{
     model::{
         clock::Clock,
         duration,
         id::JobId,
-        job::{Deadline, Enqueued, NewJob, OnConflict, Placed, Unique},
+        job::{Deadline, Enqueued, NewJob, OnConflict, Unique},
         policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX, Policies},
     },
     store::{
@@ -98,19 +103,18 @@ impl Enqueuer {
 
     /// Many jobs in one commit, each with an answer of its own.
     pub(super) async fn each(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Error>>, Error> {
-        if jobs.len() > INSERT_MAX {
-            return Err(Error::TooMany(jobs.len()));
+        let checked: Vec<Result<NewRow, Error>> = jobs.into_iter().map(|job| self.tree(job, 0)).collect();
+        let count = checked.iter().flatten().map(|row| 1 + row.ties.below.len()).sum();
+        if count > INSERT_MAX {
+            return Err(Error::TooMany(count));
         }
-        let checked: Vec<Result<NewRow, Error>> = jobs.into_iter().map(|job| self.row(job)).collect();
         let fit: Vec<&NewRow> = checked.iter().flatten().collect();
         let mut placed = self.inserter.place(&fit).await?.into_iter();
-        let answers = checked.into_iter().map(|row| match row {
-            Ok(row) => {
-                let done = placed.next().expect("each row has an answer")?;
-                self.inserter.announce(std::slice::from_ref(&row), std::slice::from_ref(&done));
-                Ok(done)
-            }
-            Err(error) => Err(error),
+        let answers = checked.into_iter().map(|row| {
+            let row = row?;
+            let done = placed.next().expect("each row has an answer")?;
+            self.inserter.announce(std::slice::from_ref(&row), std::slice::from_ref(&done));
+            Ok(done)
         });
         Ok(answers.collect())
     }
@@ -245,54 +249,6 @@ impl Uncommitted {
     }
 }
 
-/// The rows, each followed by what is below it.
-fn with_all_below(rows: &[NewRow]) -> Vec<&NewRow> {
-    rows.iter().flat_map(|row| std::iter::once(row).chain(&row.ties.below)).collect()
-}
-
-/// Places `rows` and what is below them, in the transaction open on `db`. What is below a job that was there already is not
-/// enqueued once more.
-async fn place_all(db: &mut PgConnection, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
-    if rows.iter().all(|row| !row.is_keyed()) {
-        enqueue::insert(db, &with_all_below(rows)).await?;
-        return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
-    }
-    let placed = enqueue::place(&mut *db, &rows.iter().collect::<Vec<_>>()).await?;
-    let done = placed.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let created = || rows.iter().zip(&done).filter(|(_, done)| done.created()).map(|(row, _)| row);
-    let tied: Vec<_> = created().filter(|row| row.is_tied()).collect();
-    if !tied.is_empty() {
-        enqueue::tie(db, &tied).await?;
-    }
-    let below: Vec<_> = created().flat_map(|row| &row.ties.below).collect();
-    if !below.is_empty() {
-        enqueue::insert(db, &below).await?;
-    }
-    Ok(done)
-}
-
-/// The lanes in which workers have reason to look at once.
-fn due<'r>(rows: &'r [NewRow], done: &'r [Enqueued]) -> impl Iterator<Item = &'r str> {
-    let waking = rows.iter().zip(done).filter(|(row, done)| wakes(row, done));
-    let rows = waking.flat_map(|(row, _)| std::iter::once(row).chain(row.ties.below.iter().filter(|row| row.is_due())));
-    rows.map(|row| row.queue.as_str())
-}
-
-/// Whether workers have reason to look at once.
-fn wakes(row: &NewRow, done: &Enqueued) -> bool {
-    row.is_due() && !done.replayed && done.outcome != Placed::Kept
-}
-
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::KeyReused => Self::KeyReused,
-            Refused::InFlight => Self::KeyInFlight,
-            Refused::KeyElsewhere => Self::State("a waiting job of another kind, user or app has this unique key"),
-        }
-    }
-}
-
 /// Takes what waits, inserts it, answers; until the last [`Enqueuer`] is gone.
 async fn coalesce(inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Caller>>>, inserter: Inserter) {
     let mut callers = Vec::with_capacity(COALESCE_MAX);
@@ -351,12 +307,12 @@ impl Inserter {
     /// In one commit; where Postgres takes one of them ill, each in one of its own. An error is the database's, and then
     /// none is there.
     async fn place(&self, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Error>>, store::Error> {
-        match enqueue::place(&self.pool, rows).await {
+        match self.place_together(rows).await {
             Ok(placed) => Ok(placed.into_iter().map(|placed| placed.map_err(Error::from)).collect()),
             Err(error) if error.is_of_the_row() || matches!(error, store::Error::Serialization(_)) => {
                 let mut alone = Vec::with_capacity(rows.len());
                 for row in rows {
-                    alone.push(match enqueue::place(&self.pool, &[row]).await {
+                    alone.push(match self.place_together(&[row]).await {
                         Ok(mut one) => one.remove(0).map_err(Error::from),
                         Err(error) => Err(error.into()),
                     });
@@ -365,6 +321,18 @@ impl Inserter {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn place_together(&self, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Refused>>, store::Error> {
+        if !rows.iter().any(|row| row.is_tied()) {
+            return enqueue::place(&self.pool, rows).await;
+        }
+        let mut tx = store::within(self.pool.begin()).await?;
+        let placed = enqueue::place(&mut *tx, rows).await?;
+        let created = rows.iter().zip(&placed).filter(|(_, placed)| placed.as_ref().is_ok_and(Enqueued::created));
+        tie_all(&mut tx, &created.map(|(row, _)| *row).collect::<Vec<_>>()).await?;
+        store::within(tx.commit()).await?;
+        Ok(placed)
     }
 
     /// All or none.

@@ -15,11 +15,12 @@ pub async fn publish(db: impl PgExecutor<'_>, policies: &Policies, only: bool) -
         kind,
         queue: &policy.queue,
         priority: policy.priority,
-        max_attempts: i32::try_from(policy.max_attempts).expect("a policy has a hundred attempts at most"),
+        max_attempts: i32::try_from(policy.max_attempts).unwrap_or(i32::MAX),
         asked_by: match policy.asked_by {
             Asker::User => "user",
             Asker::System => "system",
         },
+        deadline: policy.deadline.map(|deadline| deadline.0),
     });
     Ok(enqueue::keep_kinds(db, &kinds.collect::<Vec<_>>(), only).await?)
 }

@@ -14,6 +14,7 @@ mod look;
 pub mod metrics;
 mod notify;
 mod outlook;
+mod place;
 mod promoter;
 pub mod reaper;
 pub mod registry;

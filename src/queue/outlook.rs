@@ -181,6 +181,7 @@ mod tests {
         let first = beat(None, 30, at(0), at(3));
         let second = beat(Some(first), 90, at(0), at(6));
         let silent = beat(Some(second), 90, at(0), at(6));
-        assert_eq!([first, second, silent].map(|beat| beat.pace_per_s.round()), [10.0, 20.0, 20.0]);
+        let shown = [first, second, silent].map(|beat| format!("{:.1}", beat.pace_per_s));
+        assert_eq!(shown, ["10.0", "20.0", "20.0"]);
     }
 }

@@ -214,40 +214,40 @@ pub struct KindRow<'a> {
     pub max_attempts: i32,
     /// `user` or `system`.
     pub asked_by: &'static str,
+    /// How long after it is due a job must have ended.
+    pub deadline: Option<Duration>,
 }
 
 /// Writes down `kinds`, where they are new or changed; `only` also forgets all others. Gives how many rows it changed.
 pub async fn keep_kinds(db: impl PgExecutor<'_>, kinds: &[KindRow<'_>], only: bool) -> Result<i64, Error> {
     let statement = sqlx::query_scalar(
         "with known as (
-             select * from unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[])
-             as k(kind, queue, priority, max_attempts, asked_by)
+             select * from unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $7::interval[])
+             as k(kind, queue, priority, max_attempts, asked_by, deadline)
          ),
          forgotten as (
              delete from krilin.kinds k where $6 and k.kind not in (select kind from known) returning 1
          ),
          kept as (
-             insert into krilin.kinds as k (kind, queue, priority, max_attempts, asked_by, updated_at)
+             insert into krilin.kinds as k (kind, queue, priority, max_attempts, asked_by, deadline, updated_at)
              select known.*, krilin.now() from known order by kind
              on conflict (kind) do update
              set queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
-                 asked_by = excluded.asked_by, updated_at = excluded.updated_at
-             where (k.queue, k.priority, k.max_attempts, k.asked_by)
-                 is distinct from (excluded.queue, excluded.priority, excluded.max_attempts, excluded.asked_by)
+                 asked_by = excluded.asked_by, deadline = excluded.deadline, updated_at = excluded.updated_at
+             where (k.queue, k.priority, k.max_attempts, k.asked_by, k.deadline) is distinct from
+                 (excluded.queue, excluded.priority, excluded.max_attempts, excluded.asked_by, excluded.deadline)
              returning 1
          )
          select (select count(*) from forgotten) + (select count(*) from kept)",
     );
-    fn each<'k, T>(kinds: &[KindRow<'k>], part: impl Fn(&KindRow<'k>) -> T) -> Vec<T> {
-        kinds.iter().map(part).collect()
-    }
     let statement = statement
-        .bind(each(kinds, |kind| kind.kind))
-        .bind(each(kinds, |kind| kind.queue))
-        .bind(each(kinds, |kind| kind.priority))
-        .bind(each(kinds, |kind| kind.max_attempts))
-        .bind(each(kinds, |kind| kind.asked_by))
-        .bind(only);
+        .bind(kinds.iter().map(|kind| kind.kind).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.queue).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.priority).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.max_attempts).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.asked_by).collect::<Vec<_>>())
+        .bind(only)
+        .bind(kinds.iter().map(|kind| kind.deadline.map(interval)).collect::<Vec<_>>());
     within(statement.fetch_one(db)).await
 }
 

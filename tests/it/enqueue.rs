@@ -8,7 +8,7 @@ use krilin::{
     model::{
         clock::Clock,
         id::UserId,
-        job::{NewJob, State},
+        job::{Enqueued, NewJob, State},
     },
     queue::{ARGS_MAX_BYTES, Error, Filter, worker::Lane},
 };
@@ -21,7 +21,7 @@ async fn concurrent_callers_share_inserts_and_each_has_its_own_job() {
     let kit = Kit::new().await;
     let callers = (0..200).map(|n| kit.queue.enqueue(job(BATCH, json!({ "n": n }))));
     let done = futures::future::try_join_all(callers).await.unwrap();
-    assert!(done.iter().all(|done| done.created()));
+    assert!(done.iter().all(Enqueued::created));
     assert_eq!(kit.count("select count(*) from krilin.jobs").await, 200);
     assert_eq!(kit.count("select count(distinct args ->> 'n') from krilin.jobs").await, 200);
     let commits = kit.count("select count(distinct xmin::text) from krilin.jobs").await;

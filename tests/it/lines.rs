@@ -26,7 +26,8 @@ fn post(server: &Server, token: &TokenText, body: impl Into<reqwest::Body>) -> R
 }
 
 fn lines(count: usize) -> String {
-    (0..count).map(|n| format!("{}\n", json!({"kind": BATCH, "args": {"n": n}}))).collect()
+    let line = |n| json!({"kind": BATCH, "args": {"n": n}}).to_string() + "\n";
+    (0..count).map(line).collect()
 }
 
 /// The answers to lines, and what the last one says.
@@ -152,6 +153,19 @@ async fn lines_with_a_key_are_sent_again_without_harm() {
     let (changed, end) = answers(&send(order(other)).await);
     assert!(changed[0]["job"].is_object() && changed[1]["errors"].is_array(), "{changed:?}");
     assert_eq!((&end["taken"], &end["refused"], live(&kit).await), (&json!(1), &json!(1), 900));
+}
+
+#[tokio::test]
+async fn a_line_may_have_a_deadline_and_children() {
+    let (kit, server, token) = set_up().await;
+    let tied = json!({"kind": BATCH, "deadline": "10m", "children": [{"kind": BATCH}, {"kind": BATCH}]});
+    let (all, end) = answers(&send(post(&server, &token, format!("{}{tied}\n", lines(2)))).await);
+    assert_eq!((&end["taken"], live(&kit).await), (&json!(3), 5), "{all:?}");
+    let parent = all[2]["job"]["id"].as_str().unwrap().parse().unwrap();
+    let job = kit.state(parent).await;
+    assert_eq!((job.deadline.unwrap() - job.created_at).num_minutes(), 10);
+    assert_eq!(kit.count("select count(*) from krilin.jobs where parent_id is not null").await, 2);
+    assert_eq!(kit.count("select count(*) from krilin.jobs where state = 'parked'").await, 1);
 }
 
 #[tokio::test]

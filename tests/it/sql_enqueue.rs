@@ -80,6 +80,11 @@ async fn sql_has_delays_priorities_keys_and_periods() {
     assert_eq!((job.priority, job.max_attempts), (9, 2));
     assert_eq!((job.run_at - job.created_at).num_seconds(), 300);
 
+    let (id, _) = call(pool, "'test_batch', delay => '1 minute', deadline => '1 hour'").await.unwrap();
+    let job = kit.state(krilin::model::id::JobId(id)).await;
+    assert_eq!((job.deadline.unwrap() - job.created_at).num_minutes(), 61);
+    kit.queue.cancel(job.id, None).await.unwrap();
+
     let keyed = "'test_batch', unique_key => 'k', unique_period => '1 day'";
     let (first, _) = call(pool, keyed).await.unwrap();
     assert_eq!(call(pool, keyed).await.unwrap(), (first, "kept".to_owned()));
