@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::value::to_raw_value;
+use sqlx::PgPool;
 
 use crate::{
     model::{
@@ -12,12 +13,12 @@ use crate::{
         job::{Failure, Outcome},
     },
     queue::registry::{Attempt, Handler},
-    store::{enqueue, history, reports},
+    store::{Error, enqueue, fires, history, reports},
 };
 
 /// Partitions that exist before their day comes.
 pub const PARTITIONS_AHEAD: i32 = 7;
-/// How long ended jobs and their attempts are kept.
+/// How long ended jobs, their attempts, the ledger of fires and schedules that ended are kept.
 pub const HISTORY_KEPT: Duration = Duration::from_hours(30 * 24);
 /// How long an idempotency key is remembered.
 pub const KEYS_KEPT: Duration = Duration::from_hours(48);
@@ -49,15 +50,29 @@ impl Handler for Retention {
                     break;
                 }
             }
+            let fires = forget_fires(pool).await?;
             history::analyze(pool).await?;
             tracing::info!(created, dropped, keys, attempts, "retention: {created} partitions made, {dropped} dropped");
             let result = serde_json::json!({
                 "partitions_created": created, "partitions_dropped": dropped,
                 "idempotency_keys_forgotten": keys, "attempts_forgotten": attempts,
-                "unique_periods_forgotten": periods, "logs_forgotten": logs,
+                "unique_periods_forgotten": periods, "logs_forgotten": logs, "fires_forgotten": fires,
             });
             let result = to_raw_value(&result).map_err(|cause| CtxError::new(Code::Internal, cause.to_string()))?;
             Ok(Outcome::Done(Some(result)))
         })
     }
+}
+
+/// Old rows of the ledger, and schedules that ended long ago.
+async fn forget_fires(pool: &PgPool) -> Result<u64, Error> {
+    let mut forgotten = 0;
+    for _ in 0..PAGES {
+        let page = fires::prune(pool, HISTORY_KEPT, PAGE).await? + fires::prune_ended(pool, HISTORY_KEPT, PAGE).await?;
+        forgotten += page;
+        if page == 0 {
+            break;
+        }
+    }
+    Ok(forgotten)
 }

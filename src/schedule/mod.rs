@@ -164,7 +164,9 @@ impl Schedules {
         let (now, _) = schedules::here(&mut *tx, None).await?;
         let made = look::by_hand(row, now, &self.policies, self.clock.as_ref()).map_err(Error::State)?;
         let queue = made.job.queue.clone();
-        fires::record(&mut *tx, std::slice::from_ref(&made.occurrence)).await?;
+        if fires::record(&mut *tx, std::slice::from_ref(&made.occurrence)).await?.is_empty() {
+            return Err(Error::State("it has just fired at this very instant; try again".to_owned()));
+        }
         enqueue::insert(&mut *tx, &[&made.job]).await?;
         if !fires::triggered(&mut *tx, row.id, made.job.id).await? {
             return Err(Error::NotFound);

@@ -176,8 +176,8 @@ pub async fn count(db: impl PgExecutor<'_>, user: UserId) -> Result<i64, Error> 
     within(statement.bind(user).fetch_one(db)).await
 }
 
-/// Moves a schedule to `state` for `reason`. For `active`, its next look is at once: that reckons the next fire, and what
-/// fell into the time up to now is skipped as paused. False: there is none, or it is not in one of the states `from`.
+/// Moves a schedule to a state for `reason`. For `active`, its next look is at once: that reckons the next fire, and what
+/// fell into a pause is skipped as paused. False: there is none, or it is not in one of the states `from`.
 pub async fn turn(
     db: impl PgExecutor<'_>,
     id: ScheduleId,
@@ -188,7 +188,7 @@ pub async fn turn(
         "update krilin.schedules
          set state = $3, reason = $4, updated_at = krilin.now(),
              due_at = case when $3 = 'active' then krilin.now() end,
-             skip_until = case when $3 = 'active' then krilin.now() else skip_until end,
+             skip_until = case when $3 = 'active' and state = 'paused' then krilin.now() else skip_until end,
              next_at = case when $3 = 'active' then coalesce(next_at, krilin.now() + interval '1 day') else next_at end,
              failure_count = case when $3 = 'active' then 0 else failure_count end,
              last_job_judged = last_job_judged or $3 = 'active'

@@ -51,6 +51,9 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
     let late = "insert into krilin.attempts (job_id, attempt, finished_at, outcome)
                 values (gen_random_uuid(), 1, krilin.now(), 'lost')";
     sqlx::raw_sql(late).execute(&world.pool).await.unwrap();
+    let fire = "insert into krilin.occurrences (schedule_id, nominal_at, due_at, fired_at, outcome, late_ms)
+                select gen_random_uuid(), now, now, now, 'skipped', 0 from krilin.now() as now";
+    sqlx::raw_sql(fire).execute(&world.pool).await.unwrap();
     world.advance(DAY * 40).await;
 
     let options = WorkerOptions::new(vec![Lane::new("system", 2)]);
@@ -64,7 +67,7 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
         result,
         json!({
             "partitions_created": 8, "partitions_dropped": 8, "idempotency_keys_forgotten": 1, "attempts_forgotten": 1,
-            "unique_periods_forgotten": 0, "logs_forgotten": 0
+            "unique_periods_forgotten": 0, "logs_forgotten": 0, "fires_forgotten": 1
         })
     );
     let after = partitions(&world).await;

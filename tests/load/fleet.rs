@@ -120,7 +120,7 @@ pub async fn prepare(cluster: &Cluster) {
 }
 
 /// The two credentials in a directory of their own, as systemd would hand them over.
-fn write_credentials(cluster: &Cluster) -> PathBuf {
+pub fn write_credentials(cluster: &Cluster) -> PathBuf {
     let directory = std::env::temp_dir().join(format!("krilin-bench-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("the temporary directory is ours to write to");
     for (name, role) in [("database_url", "krilin_runtime"), ("owner_database_url", "krilin_owner")] {
@@ -137,7 +137,8 @@ fn command(credentials: &PathBuf, arguments: &[&str]) -> Command {
     command
 }
 
-fn spawn(credentials: &PathBuf, arguments: &[&str]) -> Child {
+/// A process that stays; only what it warns of is seen.
+pub fn spawn(credentials: &PathBuf, arguments: &[&str]) -> Child {
     let mut command = command(credentials, arguments);
     command.args(["--log-level", "warn"]).stdout(Stdio::null());
     command.spawn().expect("the binary was built for this bench")

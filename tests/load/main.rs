@@ -13,12 +13,13 @@ mod limit;
 mod queue;
 mod report;
 mod sandbox;
+mod schedule;
 mod storm;
 
 use std::process::ExitCode;
 
 /// The benches by name.
-const BENCHES: &[&str] = &["sandbox", "queue", "crash"];
+const BENCHES: &[&str] = &["sandbox", "queue", "crash", "schedule"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,6 +31,7 @@ async fn main() -> ExitCode {
         Some(storm::worker::NAME) => storm::worker::work(&std::env::args().nth(2).unwrap()).await,
         Some("queue") => queue::bench().await,
         Some("sandbox") => sandbox::bench().await,
+        Some("schedule") => schedule::bench().await,
         // `cargo test --all-targets` runs benches without a name, to see that they run.
         None => true,
         Some(other) => {
