@@ -202,15 +202,6 @@ pub const INVARIANTS: &[Invariant] = &[
                      and not exists (select from krilin.job_history p where p.id = j.parent_id)",
     },
     Invariant {
-        name: "parked_has_children",
-        promise: "a job that waits for its children has a live one",
-        remedy: "somebody removed rows by hand, past the trigger jobs_child_ended: cancel the job and enqueue it anew",
-        breaches: "select format('job %s waits for children, and none is live', parked.id)
-                   from krilin.jobs parked
-                   where parked.state = 'parked'
-                       and not exists (select from krilin.jobs child where child.parent_id = parked.id)",
-    },
-    Invariant {
         name: "job_is_live_or_ended",
         promise: "no job is both live and in the history",
         remedy: BY_HAND,

@@ -98,10 +98,6 @@ const PLANTS: &[(&str, &str)] = &[
         "{JOB}, parent_id) values (gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'ready', gen_random_uuid())",
     ),
     (
-        "parked_has_children",
-        "{JOB}, children_when) values (gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'parked', 'all_done')",
-    ),
-    (
         "job_is_live_or_ended",
         "{JOB}) select id, 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'ready' from krilin.job_history limit 1",
     ),
