@@ -21,6 +21,7 @@ create table krilin.jobs (
     started_at timestamptz,
     unique_key text,
     concurrency_key text,
+    cost integer check (cost > 0),
     parent_id uuid,
     cause text,
     trace_parent text,
@@ -64,6 +65,8 @@ comment on column krilin.jobs.due_at is 'The time that was asked for; null for a
 comment on column krilin.jobs.parked_reason is 'Why a pending job waits, where it is not only for its time.';
 comment on column krilin.jobs.lease_token is 'The right to finish this job. Fresh with every claim; a completion that names another one changes nothing.';
 comment on column krilin.jobs.unique_key is 'At most one live job has it; enqueuing another gives back this one.';
+comment on column krilin.jobs.concurrency_key is 'Jobs of a queue with the same key run one at a time, unless the queue is set otherwise.';
+comment on column krilin.jobs.cost is 'What it takes of a rate; null is one unit.';
 comment on column krilin.jobs.cause is 'What asked for the job, in words for the operator: `http`, `schedule`, `job <id>`.';
 comment on column krilin.jobs.trace_parent is 'W3C traceparent of the request that asked.';
 comment on column krilin.jobs.last_error is 'The error of the attempt before: {code, message, details}.';
@@ -73,7 +76,9 @@ comment on column krilin.jobs.children_when is 'The job begins when the jobs tha
 comment on column krilin.jobs.parent_id is 'The job that waits for this one.';
 comment on column krilin.jobs.awaited is 'Somebody waits for the end: its commit is announced on krilin_finished.';
 
-create index jobs_ready_idx on krilin.jobs (queue, rank, seq) where state = 'ready';
+-- Ready jobs of users and of concurrency keys stand in jobs_lanes_idx (0005), the others here.
+create index jobs_ready_idx on krilin.jobs (queue, rank, seq)
+    where state = 'ready' and user_id is null and concurrency_key is null;
 create index jobs_scheduled_idx on krilin.jobs (run_at) where state = 'scheduled';
 create index jobs_running_idx on krilin.jobs (lease_until) where state = 'running';
 create unique index jobs_unique_key on krilin.jobs (unique_key) where unique_key is not null;

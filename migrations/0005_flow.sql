@@ -77,3 +77,298 @@ create table krilin.workers (
 );
 comment on column krilin.workers.claimed is 'The jobs it has claimed since it started, of each of its queues in their order.';
 comment on table krilin.workers is 'Workers that were heard of lately. Nothing is decided by it but shares of rates and what an operator is told.';
+
+-- The fair claim. Jobs of users and jobs with a concurrency key wait in lanes: one per user and key. A claim goes round the users
+-- who wait, from where the one before stopped, and gives each a part of its batch by weight. A lane at its limit costs one look,
+-- however many jobs stand in it. Jobs with neither stand in jobs_ready_idx and take their turn as one more user.
+
+create function krilin.line(user_id uuid) returns uuid language sql immutable parallel safe as
+    $$ select coalesce(user_id, '00000000-0000-0000-0000-000000000000'::uuid) $$;
+comment on function krilin.line(uuid) is 'A user''s place in the round; that of jobs without a user is the first.';
+create function krilin.lane(concurrency_key text) returns bigint language sql immutable parallel safe as
+    $$ select coalesce(hashtextextended(concurrency_key, 0), 0) $$;
+comment on function krilin.lane(text) is 'A key''s lane within a user''s line. Two keys of one lane (one in 2^64) would only wait for each other.';
+
+create index jobs_lanes_idx on krilin.jobs (queue, krilin.line(user_id), krilin.lane(concurrency_key), rank, seq)
+    where state = 'ready' and (user_id is not null or concurrency_key is not null);
+
+-- The users whose turn it is, in order: at most `most`, beginning with `after` when `it_too`, else with the next. Each is found by
+-- one descent of jobs_lanes_idx.
+create function krilin.turns(of_queue text, after uuid, it_too boolean, most integer)
+returns table (nth integer, line uuid) language sql stable as $$
+    with recursive first (line) as (
+        select case when it_too then after else (
+            select krilin.line(j.user_id) from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) > after
+            order by krilin.line(j.user_id) limit 1) end
+    ),
+    ring (nth, line, wrapped) as (
+        select 1, krilin.line(f.line), f.line is null from first f
+        union all
+        select r.nth + 1, krilin.line(n.line), r.wrapped or n.line is null
+        from ring r cross join lateral (
+            select (
+                select krilin.line(j.user_id) from krilin.jobs j
+                where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                    and krilin.line(j.user_id) > r.line
+                order by krilin.line(j.user_id) limit 1) as line
+            offset 0) n
+        where r.nth < most
+            and not (n.line is null and (r.wrapped or r.line = krilin.line(null)))
+            and not ((r.wrapped or n.line is null)
+                and (krilin.line(n.line) > after or krilin.line(n.line) = after and it_too))
+    )
+    select r.nth, r.line from ring r
+    where r.line <> krilin.line(null)
+        or exists (
+            select from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and j.user_id is null and j.concurrency_key is null)
+        or exists (
+            select from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) = krilin.line(null))
+$$;
+
+-- A user's lanes, at most `most`, the one whose first job is first before the others. `lane` is null for jobs with neither user nor
+-- key, and `key` for those without a key.
+create function krilin.lanes(of_queue text, of_line uuid, most integer)
+returns table (lane bigint, key text, rank bigint, seq bigint) language sql stable as $$
+    with recursive found (n, lane, key, rank, seq) as (
+        (select 1, krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq from krilin.jobs j
+         where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+             and krilin.line(j.user_id) = of_line
+         order by krilin.lane(j.concurrency_key), j.rank, j.seq limit 1)
+        union all
+        select f.n + 1, x.*
+        from found f cross join lateral (
+            select krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) = of_line and krilin.lane(j.concurrency_key) > f.lane
+            order by krilin.lane(j.concurrency_key), j.rank, j.seq limit 1) x
+        where f.n < most
+    )
+    select f.lane, f.key, f.rank, f.seq from found f
+    union all
+    (select null, null, j.rank, j.seq from krilin.jobs j
+     where of_line = krilin.line(null) and j.state = 'ready' and j.queue = of_queue
+         and j.user_id is null and j.concurrency_key is null
+     order by j.rank, j.seq limit 1)
+    order by 3, 4
+$$;
+
+-- What runs of a queue: {"user:<id>": count, "key:<key>": count}. Rides on jobs_running_idx.
+create function krilin.running(of_queue text) returns jsonb language sql stable as $$
+    select coalesce(jsonb_object_agg(c.subject, c.n), '{}') from (
+        select 'user:' || j.user_id as subject, count(*) as n from krilin.jobs j
+        where j.state = 'running' and j.queue = of_queue and j.user_id is not null group by j.user_id
+        union all
+        select 'key:' || j.concurrency_key, count(*) from krilin.jobs j
+        where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null group by j.concurrency_key) c
+$$;
+
+-- What of `units` per `period` is left for `subject`; null when there is no such rate. Rides on rate_spent_idx.
+create function krilin.units_left(of_queue text, of_subject text, units bigint, period interval, moment timestamptz)
+returns bigint language sql stable as $$
+    select case when units is not null then units - coalesce((
+        select sum(s.units) from krilin.rate_spent s
+        where s.queue = of_queue and s.subject = of_subject and s.at > moment - period), 0)::bigint end
+$$;
+
+-- Takes note of units that start now. Rows no window reaches are forgotten, and now and then the older ones are folded: each as late
+-- as the latest of them, so that a window never holds fewer than were started in it.
+create function krilin.spend(of_queue text, of_subject text, spent bigint, period interval, moment timestamptz)
+returns void language plpgsql as $$
+begin
+    insert into krilin.rate_spent (queue, subject, at, units) values (of_queue, of_subject, moment, spent);
+    if random() < 0.02 then
+        delete from krilin.rate_spent s where s.queue = of_queue and s.subject = of_subject and s.at <= moment - period;
+        with old as (
+            delete from krilin.rate_spent s
+            where s.queue = of_queue and s.subject = of_subject and s.at <= moment - period / 64 returning s.at, s.units
+        )
+        insert into krilin.rate_spent (queue, subject, at, units)
+        select of_queue, of_subject, max(o.at), sum(o.units) from old o
+        group by floor(extract(epoch from o.at) / (extract(epoch from period) / 64));
+    end if;
+end $$;
+
+-- Locks the first jobs of a lane: at most `most`, and what `units` allow. A job that costs more than all units of its rate takes all.
+create function krilin.take(
+    of_queue text, of_line uuid, of_lane bigint, most integer, units bigint, cost_max bigint, out picked tid[], out taken integer, out spent bigint)
+language plpgsql as $$
+begin
+    if of_lane is null then
+        select array_agg(p.ctid), count(*), coalesce(sum(p.cost), 0) into picked, taken, spent from (
+            select r.ctid, r.cost, case when units is not null then sum(r.cost) over (rows unbounded preceding) end as total
+            from (
+                select j.ctid, least(coalesce(j.cost, 1), cost_max) as cost
+                from krilin.jobs j
+                where j.state = 'ready' and j.queue = of_queue and j.user_id is null and j.concurrency_key is null
+                order by j.rank, j.seq
+                limit most
+                for update skip locked) r) p
+        where units is null or p.total <= units;
+    else
+        select array_agg(p.ctid), count(*), coalesce(sum(p.cost), 0) into picked, taken, spent from (
+            select r.ctid, r.cost, case when units is not null then sum(r.cost) over (rows unbounded preceding) end as total
+            from (
+                select j.ctid, least(coalesce(j.cost, 1), cost_max) as cost
+                from krilin.jobs j
+                where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                    and krilin.line(j.user_id) = of_line and krilin.lane(j.concurrency_key) = of_lane
+                order by j.rank, j.seq
+                limit most
+                for update skip locked) r) p
+        where units is null or p.total <= units;
+    end if;
+end $$;
+
+-- Picks what a claim may take of a queue with users, keys or limits. Picks nothing of a queue that is paused.
+--
+-- Invariant: no limit is ever exceeded. Picks of one queue come one after the other: each holds the queue's lock until its claim has
+-- committed, and a statement of a volatile function sees what was committed when it begins. (Two-key advisory locks of the
+-- transaction: 7717 is the class, 0 stands for all queues; they end with the transaction, whatever becomes of the connection.)
+--
+-- In: the queue; how many; whose turn it is and how many they still had of it; what a rate that each worker keeps by itself allows.
+-- Out: the rows, locked; whose turn it is then; whether there is more, by all that was seen; whether something waits for a limit;
+-- units taken; for a rate that is not exact, this worker's share and its period.
+create function krilin.pick(
+    of_queue text, most integer, turn uuid, turn_left integer, allowed bigint,
+    out picked tid[], out next_turn uuid, out next_left integer, out more boolean, out held boolean, out units_taken bigint,
+    out share double precision, out share_period interval)
+language plpgsql as $$
+declare
+    visits_max constant integer := 64;
+    everything krilin.queues;
+    settings krilin.queues;
+    moment timestamptz;
+    room integer := most;
+    units bigint := allowed;
+    cost_max bigint;
+    has_users boolean;
+    has_keys boolean;
+    runs jsonb;
+    who record;
+    quota integer;
+    visits integer := 0;
+    user_limit integer;
+    user_room integer;
+    user_units bigint;
+    user_taken integer;
+    user_spent bigint;
+    line record;
+    lane_room integer;
+    lane_units bigint;
+    rows tid[];
+    taken integer;
+    spent bigint;
+begin
+    picked := '{}'; next_turn := turn; next_left := turn_left; more := false; held := false; units_taken := 0;
+    if most <= 0 then
+        return;
+    end if;
+    select * into everything from krilin.queues q where q.name = 'all';
+    if everything.max_running is not null then
+        perform pg_advisory_xact_lock(7717, 0);
+    end if;
+    perform pg_advisory_xact_lock(7717, hashtext(of_queue));
+    select * into settings from krilin.queues q where q.name = of_queue;
+    if settings.paused_at is not null or everything.paused_at is not null then
+        return;
+    end if;
+    moment := krilin.now();
+    if everything.max_running is not null then
+        room := least(room, everything.max_running - (select count(*) from krilin.jobs j where j.state = 'running'));
+    end if;
+    if settings.max_running is not null then
+        room := least(room, settings.max_running - (
+            select count(*) from krilin.jobs j where j.state = 'running' and j.queue = of_queue));
+    end if;
+    if settings.rate_exact then
+        units := krilin.units_left(of_queue, '', settings.rate_units, settings.rate_period, moment);
+    elsif settings.rate_units is not null then
+        share_period := settings.rate_period;
+        select settings.rate_units::float8 / greatest(1, count(*)) into share from krilin.workers w
+        where of_queue = any (w.queues) and w.seen_at > moment - interval '10 seconds';
+        units := coalesce(allowed, 0);
+    else
+        units := null;
+    end if;
+    held := room < most or coalesce(units < most, false);
+    if room <= 0 or units <= 0 then
+        return;
+    end if;
+    cost_max := least(settings.rate_units, settings.user_rate_units, settings.key_rate_units, case when share is not null then greatest(floor(share), 1) end);
+    has_users := exists (select from krilin.queue_users u where u.queue = of_queue);
+    has_keys := exists (select from krilin.queue_keys k where k.queue = of_queue);
+
+    for who in
+        select t.nth, t.line, coalesce(u.weight, 1) as weight, coalesce(u.max_running, settings.max_running_per_user) as max_running,
+            sum(coalesce(u.weight, 1)) over () as weights, count(*) over () as turns
+        from krilin.turns(of_queue, turn, turn_left > 0, least(visits_max, most + 1)) t
+        left join krilin.queue_users u on has_users and u.queue = of_queue and u.user_id = t.line
+        order by t.nth
+    loop
+        visits := who.turns;
+        next_turn := who.line;
+        quota := case when who.nth = 1 and turn_left > 0 and who.turns > 1 then turn_left
+                 else who.weight * ceil(most::float8 / who.weights) end;
+        user_limit := quota; user_units := units; user_taken := 0; user_spent := 0;
+        if who.line <> krilin.line(null) then
+            if who.max_running is not null then
+                runs := coalesce(runs, krilin.running(of_queue));
+                user_limit := least(quota, who.max_running - coalesce((runs ->> ('user:' || who.line))::integer, 0));
+                held := held or user_limit < quota;
+            end if;
+            user_units := least(units, krilin.units_left(
+                of_queue, 'user:' || who.line, settings.user_rate_units, settings.user_rate_period, moment));
+        end if;
+        user_room := least(user_limit, room);
+        if user_room > 0 and coalesce(user_units > 0, true) then
+            -- As many lanes as it can take, and as many more as can be at their limit.
+            for line in
+                select * from krilin.lanes(of_queue, who.line, user_room + coalesce((
+                    select count(*)::integer from krilin.jobs j
+                    where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null), 0))
+            loop
+                exit when user_room <= 0 or user_units <= 0;
+                lane_room := user_room; lane_units := user_units;
+                if line.key is not null then
+                    runs := coalesce(runs, krilin.running(of_queue));
+                    lane_room := least(user_room, coalesce(
+                        (select k.max_running from krilin.queue_keys k where has_keys and k.queue = of_queue and k.key = line.key),
+                        settings.max_running_per_key, 1) - coalesce((runs ->> ('key:' || line.key))::integer, 0));
+                    lane_units := least(user_units, krilin.units_left(
+                        of_queue, 'key:' || line.key, settings.key_rate_units, settings.key_rate_period, moment));
+                    held := held or lane_room < user_room;
+                    continue when lane_room <= 0 or lane_units <= 0;
+                end if;
+                select t.picked, t.taken, t.spent into rows, taken, spent
+                from krilin.take(of_queue, who.line, line.lane, lane_room, lane_units, cost_max) t;
+                continue when taken = 0;
+                picked := picked || rows;
+                room := room - taken; user_room := user_room - taken; user_taken := user_taken + taken;
+                units := units - spent; user_units := user_units - spent; user_spent := user_spent + spent;
+                if line.key is not null then
+                    runs := runs || jsonb_build_object('key:' || line.key, coalesce((runs ->> ('key:' || line.key))::integer, 0) + taken);
+                    if settings.key_rate_units is not null then
+                        perform krilin.spend(of_queue, 'key:' || line.key, spent, settings.key_rate_period, moment);
+                    end if;
+                end if;
+            end loop;
+        end if;
+        if user_spent > 0 and settings.user_rate_units is not null and who.line <> krilin.line(null) then
+            perform krilin.spend(of_queue, 'user:' || who.line, user_spent, settings.user_rate_period, moment);
+        end if;
+        units_taken := units_taken + user_spent;
+        more := more or user_taken > 0 and user_taken >= quota;
+        next_left := case when room <= 0 then greatest(quota - user_taken, 0) else 0 end;
+        exit when room <= 0 or units <= 0;
+    end loop;
+    more := more or room <= 0 or visits >= least(visits_max, most + 1);
+    if units_taken > 0 and settings.rate_units is not null and settings.rate_exact then
+        perform krilin.spend(of_queue, '', units_taken, settings.rate_period, moment);
+    end if;
+end $$;
+comment on function krilin.pick(text, integer, uuid, integer, bigint) is 'Picks what a claim may take of a queue with users, keys or limits; see the invariant above it.';

@@ -7,6 +7,8 @@ create table kinds (
     max_attempts integer not null,
     asked_by text not null,
     deadline interval,
+    concurrency_key text,
+    cost integer not null default 1,
     updated_at timestamptz not null
 );
 comment on table kinds is 'The kinds of jobs and what their policies say of an enqueue. Written by krilin as it starts and by `krilin db migrate`; changed in the policies, never here.';
@@ -37,6 +39,7 @@ create function krilin.place_job(
     new_max_attempts integer, new_run_at timestamptz, delay interval, new_cause text, new_trace_parent text,
     new_awaited boolean, new_unique_key text, period interval, on_conflict text, max_wait interval,
     idempotency_key text, new_request_hash bytea, tell jsonb,
+    new_concurrency_key text default null, new_cost integer default null,
     out job_id uuid, out outcome text, out state text, out replayed boolean, out told jsonb
 ) language plpgsql as $$
 declare
@@ -112,11 +115,12 @@ begin
         if not held then
             insert into krilin.jobs
                 (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, cause,
-                 trace_parent, awaited, unique_key, created_at)
+                 trace_parent, awaited, concurrency_key, cost, unique_key, created_at)
             values
                 (new_id, for_user, for_app, new_kind, new_queue, new_args,
                  case when due > clock then 'scheduled' else 'ready' end, new_priority, new_max_attempts,
-                 coalesce(due, clock), due, new_cause, new_trace_parent, new_awaited, new_unique_key, clock)
+                 coalesce(due, clock), due, new_cause, new_trace_parent, new_awaited, new_concurrency_key, new_cost,
+                 new_unique_key, clock)
             on conflict (unique_key) where unique_key is not null do nothing;
             if found then
                 outcome := 'created';
@@ -179,6 +183,17 @@ begin
     end if;
 end $$;
 comment on function krilin.place_job is 'Krilin''s own: places one job whose fields were checked. Clients call krilin.enqueue.';
+
+create function krilin.concurrency_key(key_of text, kind text, app_id text, user_id uuid) returns text
+language sql immutable parallel safe as $$
+    select case key_of
+        when 'kind' then kind
+        when 'user' then kind || ' ' || coalesce(user_id::text, '')
+        when 'app' then kind || ' ' || coalesce(app_id, '')
+        when 'installation' then kind || ' ' || coalesce(app_id, '') || ' ' || coalesce(user_id::text, '')
+    end
+$$;
+comment on function krilin.concurrency_key is 'The concurrency key that a kind''s policy asks for. Krilin computes the same itself.';
 
 -- enqueue: one job, from any client, in the client's transaction: it is there if and only if that transaction commits.
 create function krilin.enqueue(
@@ -252,7 +267,8 @@ begin
             enqueue.kind, args, enqueue.app_id, run_at, delay, priority, max_attempts, unique_key, unique_period, on_conflict, max_wait,
             deadline
         )::text, 'UTF8')),
-        null);
+        null, krilin.concurrency_key(policy.concurrency_key, enqueue.kind, enqueue.app_id, enqueue.user_id),
+        nullif(policy.cost, 1));
     case placed.outcome
         when 'key_reused' then
             raise exception using errcode = 'unique_violation',

@@ -15,6 +15,7 @@ use crate::{
         id::JobId,
         job::{JobView, State},
         policy::Policies,
+        why::Why,
     },
     queue::{self, Batch, Filter, Queue, Redrive},
 };
@@ -44,6 +45,11 @@ pub(super) enum Verb {
     /// Dead letters: jobs that ended badly and for good.
     #[command(subcommand)]
     Dead(dead::Verb),
+    /// Say why a job does not run yet: everything that stands in its way now, and when it should start.
+    Why {
+        /// The job's id.
+        id: JobId,
+    },
     /// Enqueue a job of any kind.
     #[command(after_help = "Examples:\n  krilin job enqueue retention\n  \
                             krilin job enqueue retention --delay 5m --unique tidy --on-conflict replace\n  krilin job enqueue app_action --user Ada \
@@ -105,6 +111,10 @@ impl Verb {
             Self::Logs { id, after } => logs(context, &queue, id, after).await,
             Self::Dead(verb) => verb.run(context, &queue).await,
             Self::Enqueue(wanted) => wanted.run(context, &queue).await,
+            Self::Why { id } => {
+                let why = queue.why(id, None).await.map_err(|error| explained("looking at", id, error))?;
+                context.answer(&Because { id, why })
+            }
             Self::Retry { id } => {
                 queue.retry(id, None).await.map_err(|error| explained("trying", id, error))?;
                 answer(context, &queue, id).await
@@ -241,6 +251,27 @@ impl fmt::Display for Shown {
 fn taken_up(count: usize, last: &Redrive) -> String {
     let error = last.error.as_ref().map(ToString::to_string).unwrap_or_default();
     format!("{count} times, last {} by {}, after {error}", last.redriven_at.to_rfc3339(), last.redriven_by)
+}
+
+/// Why a job does not run yet, as an answer.
+#[derive(Debug, Serialize)]
+struct Because {
+    id: JobId,
+    why: Why,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job {} is {}.", self.id, self.why.state)?;
+        for reason in &self.why.reasons {
+            write!(f, "\n- {}", reason.message)?;
+        }
+        match (self.why.state, self.why.starts_at) {
+            (State::Pending, Some(at)) => write!(f, "\nIt should start at {}.", at.to_rfc3339()),
+            (State::Pending, None) => f.write_str("\nWhen it starts is not known."),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Jobs as an answer.

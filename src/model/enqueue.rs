@@ -37,6 +37,10 @@ pub struct NewJob {
     pub children: Vec<NewJob>,
     /// What it expects of them.
     pub when: When,
+    /// Jobs of a queue with the same key run one at a time, unless the queue is set otherwise; as the policy says where none.
+    pub concurrency_key: Option<String>,
+    /// What it takes of a rate, in units.
+    pub cost: Option<u32>,
     /// Makes it the only one with its key.
     pub unique: Option<Unique>,
     /// Makes a repeated request harmless.

@@ -21,4 +21,5 @@ pub mod ties;
 pub mod token;
 pub mod trace;
 pub mod user;
+pub mod why;
 pub mod zone;

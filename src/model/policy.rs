@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     duration::HumanDuration,
     error::{Again, Code},
+    flow::{ALL, UNITS_MAX},
+    id::{AppId, UserId},
 };
 
 /// The most attempts a policy or a caller may ask for.
@@ -49,6 +51,32 @@ pub enum Asker {
     User,
     /// Only Krilin itself and its operator.
     System,
+}
+
+/// Which jobs of a kind share a concurrency key, and so run one at a time unless their queue is set otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOf {
+    /// All of them.
+    Kind,
+    /// Those of one user.
+    User,
+    /// Those of one app.
+    App,
+    /// Those of one app in one user's hands.
+    Installation,
+}
+
+impl KeyOf {
+    /// The name in TOML and SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::User => "user",
+            Self::App => "app",
+            Self::Installation => "installation",
+        }
+    }
 }
 
 /// How long to wait between attempts.
@@ -114,6 +142,12 @@ pub struct Policy {
     pub priority: i16,
     /// Who may ask for it.
     pub asked_by: Asker,
+    /// Which of its jobs run one at a time.
+    #[serde(default)]
+    pub concurrency_key: Option<KeyOf>,
+    /// What a job takes of a rate, in units.
+    #[serde(default = "one_unit")]
+    pub cost: u32,
     /// How success is recorded.
     pub completion: Completion,
     /// The longest one attempt may run.
@@ -168,6 +202,24 @@ pub enum PolicyError {
 }
 
 impl Policy {
+    /// The concurrency key of a job of `kind`; none when its jobs may run beside each other. The function
+    /// `krilin.concurrency_key` says the same in SQL.
+    pub fn key(&self, kind: &str, user: Option<UserId>, app: Option<&AppId>) -> Option<String> {
+        let user = || user.map(|user| user.to_string()).unwrap_or_default();
+        let app = || app.map(AppId::as_str).unwrap_or_default();
+        self.concurrency_key.map(|of| match of {
+            KeyOf::Kind => kind.to_owned(),
+            KeyOf::User => format!("{kind} {}", user()),
+            KeyOf::App => format!("{kind} {}", app()),
+            KeyOf::Installation => format!("{kind} {} {}", app(), user()),
+        })
+    }
+
+    /// What a job takes of a rate, where it is not one unit.
+    pub fn own_cost(&self) -> Option<i32> {
+        (self.cost > 1).then(|| i32::try_from(self.cost).unwrap_or(i32::MAX))
+    }
+
     /// The policy of `kind` from `text`, over which each of `overlays` may lay single fields.
     pub fn parse(kind: &str, text: &str, overlays: &[&str]) -> Result<Self, PolicyError> {
         let figment = overlays
@@ -192,8 +244,10 @@ impl Policy {
         });
         let waits_hold = waits.into_iter().all(|wait| (Duration::from_millis(1)..=WAIT_LONGEST).contains(&wait));
         let deadline_holds = self.deadline.is_none_or(|deadline| deadline.0 >= Duration::from_millis(1));
-        let rules: [(bool, &'static str, &'static str); 12] = [
+        let rules: [(bool, &'static str, &'static str); 14] = [
             (is_name(kind), "kind", "must be lowercase letters, digits and underscores"),
+            (self.queue != ALL, "queue", "must not be `all`, which stands for all queues"),
+            ((1..=UNITS_MAX).contains(&self.cost), "cost", "must be from 1 to 1000000000"),
             (is_name(&self.queue), "queue", "must be lowercase letters, digits and underscores"),
             ((-PRIORITY_MAX..=PRIORITY_MAX).contains(&self.priority), "priority", "must be from -100 to 100"),
             (self.timeout.0 >= Duration::from_millis(1), "timeout", "must be at least 1ms"),
@@ -211,6 +265,10 @@ impl Policy {
             None => Ok(()),
         }
     }
+}
+
+fn one_unit() -> u32 {
+    1
 }
 
 fn is_name(text: &str) -> bool {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Error,
+    fit::wrong,
     metrics::Metrics,
     notify::Notices,
     place::{due, place_all, tie_all, with_all_below},
@@ -18,8 +19,8 @@ use crate::{
         clock::Clock,
         duration,
         id::JobId,
-        job::{Deadline, Enqueued, NewJob, OnConflict, Unique},
-        policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX, Policies},
+        job::{Deadline, Enqueued, NewJob},
+        policy::Policies,
     },
     store::{
         self,
@@ -170,6 +171,9 @@ impl Enqueuer {
         if let Some(wrong) = wrong(&job, max_attempts, priority) {
             return Err(Error::Unfit(wrong));
         }
+        let key = || policy.key(&job.kind, job.user_id, job.app_id.as_ref());
+        let concurrency_key = job.concurrency_key.clone().or_else(key);
+        let cost = job.cost.map_or(policy.own_cost(), |cost| i32::try_from(cost).ok());
         Ok(NewRow {
             id: JobId::new(self.clock.as_ref()),
             user_id: job.user_id,
@@ -185,48 +189,12 @@ impl Enqueuer {
             // What is enqueued in the course of a request or a job belongs to its trace.
             trace_parent: job.trace_parent.or_else(|| telemetry::trace::current().map(|trace| trace.to_string())),
             awaited: job.awaited,
+            concurrency_key,
+            cost,
             unique: job.unique,
             idempotency: job.idempotency,
             ties: RowTies { deadline, ..RowTies::default() },
         })
-    }
-}
-
-/// What is wrong with a job beside its kind and the size of its arguments.
-fn wrong(job: &NewJob, max_attempts: u32, priority: i16) -> Option<String> {
-    let unique = job.unique.as_ref();
-    let keys = [unique.map(|unique| &unique.key), job.idempotency.as_ref().map(|given| &given.key)];
-    let rules = [
-        (
-            keys.into_iter().flatten().all(|key| (1..=KEY_MAX_BYTES).contains(&key.len())),
-            format!("a key has 1 to {KEY_MAX_BYTES} bytes"),
-        ),
-        (
-            (1..=MAX_ATTEMPTS_LIMIT).contains(&max_attempts),
-            format!("max_attempts is from 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}"),
-        ),
-        (
-            priority.unsigned_abs() <= PRIORITY_MAX.unsigned_abs(),
-            format!("a priority is from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}"),
-        ),
-        (job.run_at.is_none() || job.delay.is_none(), "run_at and delay exclude each other".to_owned()),
-        (job.delay.is_none_or(|delay| delay <= WAIT_LONGEST), "a delay is ten years at most".to_owned()),
-    ];
-    let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
-    broken.or_else(|| unique.and_then(|unique| wrong_key(unique, job.delay)).map(ToOwned::to_owned))
-}
-
-fn wrong_key(unique: &Unique, delay: Option<Duration>) -> Option<&'static str> {
-    if unique.period.is_some_and(|period| !(PERIOD_MIN..=WAIT_LONGEST).contains(&period)) {
-        return Some("the period of a unique key is from one second to ten years");
-    }
-    match (unique.on_conflict, delay) {
-        (OnConflict::Debounce { .. }, None) => Some("debounce needs a delay"),
-        (OnConflict::Debounce { max_wait }, Some(delay)) if max_wait < delay => {
-            Some("max_wait is shorter than the delay")
-        }
-        (OnConflict::Debounce { max_wait }, _) if max_wait > WAIT_LONGEST => Some("max_wait is ten years at most"),
-        _ => None,
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     metrics::Metrics,
     notify::Notices,
     shelf::{Drain, Shelf},
+    turns::Turns,
     worker::Lane,
 };
 use crate::{
@@ -71,6 +72,7 @@ pub(super) struct Feeder {
     pub(super) acks: mpsc::Receiver<Ack>,
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
+    pub(super) turns: Turns,
     /// The watchdog lives by this loop.
     pub(super) part: Part,
 }
@@ -106,6 +108,7 @@ impl Feeder {
         let (mut more, mut error_wait, mut next_poll) = (true, ERROR_WAIT_FIRST, Instant::now());
         loop {
             while let Ok(ack) = self.acks.try_recv() {
+                more |= self.turns.is_held();
                 self.keep(ack);
             }
             let draining = self.drain.begun.load(Ordering::Acquire);
@@ -117,16 +120,19 @@ impl Feeder {
                 self.part.end();
                 return;
             }
-            more |= Instant::now() >= next_poll;
+            if Instant::now() >= next_poll {
+                self.turns.look_again();
+                more = true;
+            }
             let claims = !draining && (more || !self.kept.endings.is_empty());
             let limit = if claims { self.room() } else { 0 };
             if limit > 0 || self.is_due(draining) {
                 match self.round(limit).await {
-                    Ok(claimed) => {
+                    Ok(left) => {
                         self.part.beat();
                         error_wait = ERROR_WAIT_FIRST;
                         if limit > 0 {
-                            (more, next_poll) = (claimed == limit, Instant::now() + jittered(self.poll));
+                            (more, next_poll) = (left, Instant::now() + jittered(self.poll));
                         }
                     }
                     Err(error) => {
@@ -154,10 +160,10 @@ impl Feeder {
         };
         tokio::select! {
             biased;
-            Some(ack) = self.acks.recv() => { self.keep(ack); false }
+            Some(ack) = self.acks.recv() => { self.keep(ack); self.turns.is_held() }
             () = self.drain.bell.notified() => false,
-            () = self.bell.notified() => true,
-            () = self.shelf.low.notified(), if more => false,
+            () = self.bell.notified() => { self.turns.look_again(); true }
+            () = self.shelf.is_low(), if more => false,
             () = tokio::time::sleep_until(until) => false,
         }
     }
@@ -213,10 +219,8 @@ impl Feeder {
 
     /// Unstarted jobs go back without having cost an attempt.
     fn give_back(&mut self) {
-        self.shelf.closed.store(true, Ordering::Release);
-        let works = mem::take(&mut *self.shelf.works());
+        let works = self.shelf.close();
         self.kept.backs.extend(works.iter().map(|work| untouched(work.lease)));
-        self.shelf.taker.wake();
     }
 
     fn settle(&mut self, leases: &[Lease]) {
@@ -233,12 +237,12 @@ impl Feeder {
         }
     }
 
-    /// Records what is kept and claims up to `limit`; gives how many were claimed.
-    async fn round(&mut self, limit: usize) -> Result<usize, Error> {
+    /// Records what is kept and claims up to `limit`; says whether there may be more to claim.
+    async fn round(&mut self, limit: usize) -> Result<bool, Error> {
         if !self.kept.backs.is_empty() {
             self.put_back().await?;
         }
-        let claimed = match self.claim(limit).await {
+        let (claimed, more) = match self.claim(limit).await {
             Err(error) if error.is_of_the_row() && !self.kept.endings.is_empty() => {
                 self.end_one_by_one().await?;
                 self.claim(limit).await?
@@ -255,12 +259,9 @@ impl Feeder {
             let stop = job.ties.stop.map(|stop| (now + stop.left, stop.reason));
             Work { job, lease, cancelled, stop }
         });
-        self.shelf.works().extend(works);
-        if count > 0 {
-            self.shelf.taker.wake();
-        }
+        self.shelf.put(works);
         self.wake_parents().await;
-        Ok(count)
+        Ok(more)
     }
 
     /// Tells the lanes of jobs that waited for children, of which the last may have ended just now. Polling finds what is
@@ -274,22 +275,27 @@ impl Feeder {
         }
     }
 
-    async fn claim(&mut self, limit: usize) -> Result<Vec<(ClaimedJob, Lease)>, Error> {
+    async fn claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
         if limit == 0 && self.kept.endings.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         if !self.kept.parents.is_empty() {
             // Two batches that free the same parents lock them in the same order.
             let Kept { endings, parents, .. } = &mut self.kept;
             endings.sort_by_key(|ending| parents.get(&ending.lease.job_id).copied());
         }
+        let turn = if limit > 0 { self.turns.next() } else { None };
         let claim = self.claim_of(limit);
         let pool = if self.kept.endings.is_empty() { &self.ground.relaxed } else { &self.ground.durable };
-        let claimed = leases::claim(pool, &self.kept.endings, claim).await?;
+        let claimed = match turn {
+            None => leases::claim(pool, &self.kept.endings, claim).await?,
+            Some(turn) => leases::claim_in_turn(pool, &self.kept.endings, claim, turn).await?,
+        };
+        let more = limit > 0 && self.turns.learn(&claimed, limit);
         let ended = mem::take(&mut self.kept.endings);
         self.ended(&ended, claimed.ended);
         self.ground.metrics.claimed(&self.lane.queue, &claimed.waited);
-        Ok(claimed.jobs)
+        Ok((claimed.jobs, more))
     }
 
     fn claim_of(&self, limit: usize) -> Claim<'_> {

@@ -10,14 +10,18 @@ use super::{Error, Queue};
 use crate::{
     model::{
         flow::{ALL, Change, Settings},
+        id::{JobId, UserId},
         near,
         policy::Policies,
+        why::{self as reasons, Why},
     },
-    store::{self, flow, jobs, workers},
+    store::{self, flow, jobs, why, workers},
 };
 
 /// A worker that was not heard of for this long is not counted as there.
 pub const WORKER_SILENT: Duration = Duration::from_secs(10);
+/// The most jobs before another that are counted.
+const AHEAD_MAX: i64 = 10_000;
 /// The most workers that are looked at.
 pub(super) const WORKERS_MAX: i64 = 10_000;
 /// The most users and the most keys with limits of their own that are shown.
@@ -45,6 +49,16 @@ impl Queue {
     /// Every queue: those that kinds wait in, those with jobs, those with settings, and `all`, which sums them up.
     pub async fn queues(&self) -> Result<Vec<QueueView>, Error> {
         self.look(None).await
+    }
+
+    /// Why the job `id` does not run yet and when it should; only if it is `user_id`'s, where one is given.
+    pub async fn why(&self, id: JobId, user_id: Option<UserId>) -> Result<Why, Error> {
+        let facts = why::facts(&self.0.pool, id, user_id, AHEAD_MAX, WORKER_SILENT).await?;
+        if let Some(facts) = facts {
+            return Ok(facts.why());
+        }
+        let job = self.get(id, user_id).await?.ok_or(Error::NotFound)?;
+        Ok(reasons::ended(job.state, self.clock().now()))
     }
 
     /// One queue, or `all`.

@@ -4,7 +4,7 @@ use sqlx::PgExecutor;
 
 use super::Error;
 use crate::{
-    model::policy::{Asker, Policies},
+    model::policy::{Asker, KeyOf, Policies},
     store::enqueue::{self, KindRow},
 };
 
@@ -21,6 +21,8 @@ pub async fn publish(db: impl PgExecutor<'_>, policies: &Policies, only: bool) -
             Asker::System => "system",
         },
         deadline: policy.deadline.map(|deadline| deadline.0),
+        concurrency_key: policy.concurrency_key.map(KeyOf::as_str),
+        cost: i32::try_from(policy.cost).expect("a policy costs a thousand million units at most"),
     });
     Ok(enqueue::keep_kinds(db, &kinds.collect::<Vec<_>>(), only).await?)
 }

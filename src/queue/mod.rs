@@ -6,6 +6,7 @@ pub mod complete;
 mod enqueue;
 mod execute;
 mod feed;
+mod fit;
 mod flow;
 pub mod fsck;
 pub mod kinds;
@@ -22,6 +23,7 @@ pub mod report;
 mod shelf;
 mod standing;
 pub mod stopper;
+mod turns;
 mod waiters;
 pub mod worker;
 

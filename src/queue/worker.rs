@@ -26,6 +26,7 @@ use super::{
     registry::Registry,
     shelf::{Drain, Shelf},
     standing, stopper,
+    turns::Turns,
 };
 use crate::{
     model::{
@@ -208,6 +209,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         acks: inbox,
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
+        turns: Turns::default(),
         part,
     };
     tokio::spawn(feeder.run(done));

@@ -207,10 +207,12 @@ fn job(source: Source<'_>, fire: &Fire, Means { policies, clock }: Means<'_>) ->
         }
         other => other,
     };
+    let app_id = source.app_id.and_then(|app| app.parse::<AppId>().ok());
+    let concurrency_key = policy.key(source.kind, source.user_id, app_id.as_ref());
     Some(NewRow {
         id: JobId::new(clock),
         user_id: source.user_id,
-        app_id: source.app_id.and_then(|app| app.parse::<AppId>().ok()),
+        app_id,
         queue: policy.queue.clone(),
         kind: source.kind.to_owned(),
         args: args.to_string(),
@@ -221,6 +223,8 @@ fn job(source: Source<'_>, fire: &Fire, Means { policies, clock }: Means<'_>) ->
         cause: Some(format!("schedule {}", fire.id)),
         trace_parent: None,
         awaited: false,
+        concurrency_key,
+        cost: policy.own_cost(),
         unique: None,
         idempotency: None,
         ties: RowTies { deadline: policy.deadline.map(|length| Deadline::Within(length.0)), ..RowTies::default() },

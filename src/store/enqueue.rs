@@ -42,6 +42,10 @@ pub struct NewRow {
     pub trace_parent: Option<String>,
     /// Whether somebody waits for its end.
     pub awaited: bool,
+    /// Jobs of its queue with this key run one at a time, unless the queue is set otherwise.
+    pub concurrency_key: Option<String>,
+    /// Units of a rate, where it is not one.
+    pub cost: Option<i32>,
     /// See [`crate::model::job::NewJob::unique`].
     pub unique: Option<Unique>,
     /// See [`crate::model::job::NewJob::idempotency`].
@@ -122,6 +126,8 @@ fn bound<'q>(
         .bind(all(rows, |row| row.cause.as_deref()))
         .bind(all(rows, |row| row.trace_parent.as_deref()))
         .bind(all(rows, |row| row.awaited))
+        .bind(all(rows, |row| row.concurrency_key.as_deref()))
+        .bind(all(rows, |row| row.cost))
 }
 
 /// Inserts `rows`, all or none, without what is below them. None of them may have a key.
@@ -216,26 +222,33 @@ pub struct KindRow<'a> {
     pub asked_by: &'static str,
     /// How long after it is due a job must have ended.
     pub deadline: Option<Duration>,
+    /// Which of its jobs run one at a time.
+    pub concurrency_key: Option<&'static str>,
+    /// What a job takes of a rate.
+    pub cost: i32,
 }
 
 /// Writes down `kinds`, where they are new or changed; `only` also forgets all others. Gives how many rows it changed.
 pub async fn keep_kinds(db: impl PgExecutor<'_>, kinds: &[KindRow<'_>], only: bool) -> Result<i64, Error> {
     let statement = sqlx::query_scalar(
         "with known as (
-             select * from unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $7::interval[])
-             as k(kind, queue, priority, max_attempts, asked_by, deadline)
+             select * from unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::text[], $7::interval[],
+                                  $8::text[], $9::integer[])
+             as k(kind, queue, priority, max_attempts, asked_by, deadline, concurrency_key, cost)
          ),
          forgotten as (
              delete from krilin.kinds k where $6 and k.kind not in (select kind from known) returning 1
          ),
          kept as (
-             insert into krilin.kinds as k (kind, queue, priority, max_attempts, asked_by, deadline, updated_at)
+             insert into krilin.kinds as k (kind, queue, priority, max_attempts, asked_by, deadline, concurrency_key, cost, updated_at)
              select known.*, krilin.now() from known order by kind
              on conflict (kind) do update
              set queue = excluded.queue, priority = excluded.priority, max_attempts = excluded.max_attempts,
-                 asked_by = excluded.asked_by, deadline = excluded.deadline, updated_at = excluded.updated_at
-             where (k.queue, k.priority, k.max_attempts, k.asked_by, k.deadline) is distinct from
-                 (excluded.queue, excluded.priority, excluded.max_attempts, excluded.asked_by, excluded.deadline)
+                 asked_by = excluded.asked_by, deadline = excluded.deadline,
+                 concurrency_key = excluded.concurrency_key, cost = excluded.cost, updated_at = excluded.updated_at
+             where (k.queue, k.priority, k.max_attempts, k.asked_by, k.deadline, k.concurrency_key, k.cost) is distinct from
+                 (excluded.queue, excluded.priority, excluded.max_attempts, excluded.asked_by, excluded.deadline,
+                  excluded.concurrency_key, excluded.cost)
              returning 1
          )
          select (select count(*) from forgotten) + (select count(*) from kept)",
@@ -247,7 +260,9 @@ pub async fn keep_kinds(db: impl PgExecutor<'_>, kinds: &[KindRow<'_>], only: bo
         .bind(kinds.iter().map(|kind| kind.max_attempts).collect::<Vec<_>>())
         .bind(kinds.iter().map(|kind| kind.asked_by).collect::<Vec<_>>())
         .bind(only)
-        .bind(kinds.iter().map(|kind| kind.deadline.map(interval)).collect::<Vec<_>>());
+        .bind(kinds.iter().map(|kind| kind.deadline.map(interval)).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.concurrency_key).collect::<Vec<_>>())
+        .bind(kinds.iter().map(|kind| kind.cost).collect::<Vec<_>>());
     within(statement.fetch_one(db)).await
 }
 

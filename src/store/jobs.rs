@@ -43,9 +43,10 @@ pub async fn revive(db: &mut PgConnection, id: JobId, user_id: Option<UserId>) -
          )
          insert into krilin.jobs
              (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, unique_key,
-              concurrency_key, parent_id, cause, trace_parent, last_error, created_at)
+              concurrency_key, cost, parent_id, cause, trace_parent, last_error, created_at)
          select id, user_id, app_id, kind, queue, args, 'ready', priority, max_attempts, krilin.now(), due_at,
-             unique_key, concurrency_key, parent_id, cause, trace_parent, error, created_at
+             unique_key, concurrency_key,
+             (select nullif(k.cost, 1) from krilin.kinds k where k.kind = again.kind), parent_id, cause, trace_parent, error, created_at
          from again
          returning queue",
     );
@@ -85,11 +86,17 @@ pub async fn depths(db: impl PgExecutor<'_>) -> Result<Vec<Depth>, Error> {
     Ok(rows.into_iter().map(depth).collect())
 }
 
-/// How many jobs are due in `queues`, counted up to `limit`. Rides on `jobs_ready_idx`.
+/// How many jobs are due in `queues`, counted up to `limit`. Rides on `jobs_ready_idx` and `jobs_lanes_idx`.
 pub async fn count_ready(db: impl PgExecutor<'_>, queues: &[String], limit: i64) -> Result<i64, Error> {
     let statement = sqlx::query_scalar(
         "select count(*) from
-             (select from krilin.jobs where state = 'ready' and queue = any($1) limit $2) as due",
+             (select from (
+                 select from krilin.jobs
+                 where state = 'ready' and queue = any($1) and user_id is null and concurrency_key is null
+                 union all
+                 select from krilin.jobs
+                 where state = 'ready' and queue = any($1) and (user_id is not null or concurrency_key is not null)) as all_due
+              limit $2) as due",
     );
     within(statement.bind(queues).bind(limit).fetch_one(db)).await
 }
@@ -107,11 +114,15 @@ pub struct Line {
     pub as_of: DateTime<Utc>,
 }
 
-/// The lines of `queues`. Counts all that is ready, on `jobs_ready_idx`: now and then, never per job.
+/// The lines of `queues`. Counts all that is ready, on `jobs_ready_idx` and `jobs_lanes_idx`: now and then, never per job.
 pub async fn lines(db: impl PgExecutor<'_>, queues: &[String]) -> Result<Vec<Line>, Error> {
     let statement = sqlx::query_as(
         "select q.name as queue,
-             (select count(*) from krilin.jobs j where j.state = 'ready' and j.queue = q.name) as ready,
+             (select count(*) from krilin.jobs j
+              where j.state = 'ready' and j.queue = q.name and j.user_id is null and j.concurrency_key is null)
+             + (select count(*) from krilin.jobs j
+                where j.state = 'ready' and j.queue = q.name and (j.user_id is not null or j.concurrency_key is not null))
+             as ready,
              exists (select from krilin.queues p where p.name in (q.name, 'all') and p.paused_at is not null) as paused,
              krilin.now() as as_of
          from unnest($1::text[]) as q(name)",

@@ -59,6 +59,34 @@ pub struct Claim<'a> {
     pub lease: Duration,
 }
 
+/// Whose turn it is in a queue with users, concurrency keys or limits, as the claim before told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Turn {
+    /// The user; nil stands for jobs without one.
+    pub line: Uuid,
+    /// How many places they have left of their turn.
+    pub left: i32,
+    /// What a rate that this worker keeps by itself allows just now, in units.
+    pub allowed: Option<i64>,
+}
+
+/// What a claim by turns learned.
+#[derive(Debug, Clone, Default)]
+pub struct Flow {
+    /// For the next claim.
+    pub turn: Turn,
+    /// How many jobs were picked; one that changed in the same moment is left for the next claim.
+    pub picked: usize,
+    /// Whether there may be more to take.
+    pub more: bool,
+    /// Whether something ready waits for a limit.
+    pub held: bool,
+    /// What was taken of a rate that this worker keeps by itself, in units.
+    pub spent: i64,
+    /// This worker's share of that rate: units, and the seconds of its period.
+    pub share: Option<(f64, f64)>,
+}
+
 /// What a claim came to.
 #[derive(Debug, Default)]
 pub struct Claimed {
@@ -66,6 +94,10 @@ pub struct Claimed {
     pub jobs: Vec<(ClaimedJob, Lease)>,
     /// The endings that found their job, where some did not; `None` when all did.
     pub ended: Option<Vec<JobId>>,
+    /// Whether the queue has users, keys or limits, and must be claimed from by turns.
+    pub lanes: bool,
+    /// What a claim by turns learned.
+    pub flow: Option<Flow>,
     /// How long after its time each of the jobs was claimed, in no order.
     pub waited: Vec<Duration>,
 }
@@ -74,8 +106,28 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }
 
-/// Ends the jobs of `endings`, then claims the next ones, in one statement.
+/// Ends the jobs of `endings`, then claims the next ones, in one statement; only those with neither user nor concurrency
+/// key, and of a queue with limits none.
 pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>) -> Result<Claimed, Error> {
+    claim_by(db, endings, claim, None).await
+}
+
+/// The same by turns, with all limits.
+pub async fn claim_in_turn(
+    db: impl PgExecutor<'_>,
+    endings: &[Ending],
+    claim: Claim<'_>,
+    turn: Turn,
+) -> Result<Claimed, Error> {
+    claim_by(db, endings, claim, Some(turn)).await
+}
+
+async fn claim_by(
+    db: impl PgExecutor<'_>,
+    endings: &[Ending],
+    claim: Claim<'_>,
+    turn: Option<Turn>,
+) -> Result<Claimed, Error> {
     let statement = sqlx::query(include_str!("sql/claim.sql"))
         .bind(claim.queue)
         .bind(claim.limit)
@@ -85,9 +137,15 @@ pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>
         .bind(endings.iter().map(|ending| ending.lease.token).collect::<Vec<_>>())
         .bind(endings.iter().map(|ending| ending.state.as_str()).collect::<Vec<_>>())
         .bind(endings.iter().map(|ending| ending.result.as_deref()).collect::<Vec<_>>())
-        .bind(endings.iter().map(|ending| ending.error.as_deref()).collect::<Vec<_>>());
+        .bind(endings.iter().map(|ending| ending.error.as_deref()).collect::<Vec<_>>())
+        .bind(turn.is_some())
+        .bind(turn.unwrap_or_default().line)
+        .bind(turn.unwrap_or_default().left)
+        .bind(turn.unwrap_or_default().allowed);
     let rows = within(statement.fetch_all(db)).await?;
     let ended = rows.first().map(|row| row.try_get("ended")).transpose()?.flatten();
+    let lanes = rows.first().map(|row| row.try_get("lanes")).transpose()?.unwrap_or(false);
+    let flow = rows.first().map(flow).transpose()?.flatten();
     let (mut jobs, mut waited) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in &rows {
         if row.try_get::<Option<Uuid>, _>(0)?.is_some() {
@@ -97,7 +155,25 @@ pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>
         }
     }
     jobs.sort_unstable_by_key(|(order, ..)| *order);
-    Ok(Claimed { jobs: jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect(), ended, waited })
+    let jobs = jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect();
+    Ok(Claimed { jobs, ended, lanes, flow, waited })
+}
+
+/// What the claim says of its turns; none for a plain claim.
+fn flow(row: &PgRow) -> Result<Option<Flow>, Error> {
+    let Some(picked) = row.try_get::<Option<i32>, _>("picked")? else { return Ok(None) };
+    let share: Option<f64> = row.try_get("share")?;
+    let period: Option<PgInterval> = row.try_get("share_period")?;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of at most a month")]
+    let seconds = period.map(|period| period.microseconds as f64 / 1e6);
+    Ok(Some(Flow {
+        turn: Turn { line: row.try_get("next_turn")?, left: row.try_get("next_left")?, allowed: None },
+        picked: usize::try_from(picked).unwrap_or(0),
+        more: row.try_get("more")?,
+        held: row.try_get("held")?,
+        spent: row.try_get("units_taken")?,
+        share: share.zip(seconds),
+    }))
 }
 
 /// What few jobs have, as the claim packs it.

@@ -25,6 +25,7 @@ pub mod stops;
 pub mod tables;
 pub mod tokens;
 pub mod users;
+pub mod why;
 pub mod workers;
 
 use std::{future::Future, str::FromStr, time::Duration};

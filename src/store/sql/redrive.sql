@@ -36,8 +36,9 @@ kept as (
 )
 insert into krilin.jobs
     (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, unique_key, concurrency_key,
-     parent_id, cause, trace_parent, last_error, created_at)
+     cost, parent_id, cause, trace_parent, last_error, created_at)
 select id, user_id, app_id, kind, queue, args, 'ready', priority, max_attempts, clock.now, due_at, unique_key,
-    concurrency_key, parent_id, cause, trace_parent, error, created_at
+    concurrency_key, (select nullif(k.cost, 1) from krilin.kinds k where k.kind = again.kind), parent_id, cause, trace_parent,
+    error, created_at
 from again, clock
 returning id, queue

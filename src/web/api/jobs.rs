@@ -13,6 +13,7 @@ use crate::{
         id::JobId,
         job::{JobView, State as JobState},
         token::Scope,
+        why::Why,
     },
     queue::Filter,
     web::{
@@ -97,6 +98,24 @@ pub async fn read(
     } else {
         (tag, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
     })
+}
+
+/// Why a job does not run yet, as an answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct WhyAnswer {
+    /// Why.
+    pub why: Why,
+}
+
+/// Says why a job does not run yet: everything that stands in its way now, and when it should start.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/why", tag = "jobs", operation_id = "why_job",
+    params(("id" = uuid::Uuid, Path, description = "The job")),
+    responses((status = 200, description = "Why", body = WhyAnswer),
+        (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
+pub async fn why(State(web): State<Web>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+    caller.may(Scope::JobsRead)?;
+    let why = web.queue().why(parse(&id)?, Some(caller.user_id())).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json(&WhyAnswer { why })?).into_response())
 }
 
 /// Which jobs to list.

@@ -41,6 +41,7 @@ pub fn routes() -> Vec<Route> {
         Route::new("/api/v1/jobs/redrive", &["post"], post(dead::redrive)),
         Route::new("/api/v1/jobs/{id}", &["get"], get(jobs::read)),
         Route::new("/api/v1/jobs/{id}/logs", &["get"], get(logs::list)),
+        Route::new("/api/v1/jobs/{id}/why", &["get"], get(jobs::why)),
         Route::new("/api/v1/jobs/{id}/cancel", &["post"], post(jobs::cancel)),
         Route::new("/api/v1/jobs/{id}/retry", &["post"], post(jobs::retry)),
         Route::new("/api/v1/apps/{app_id}/actions/{action}", &["post"], post(actions::run)),

@@ -19,7 +19,7 @@ use super::{actions, dead, health, jobs, logs, metrics, queries, queues, schedul
 #[openapi(
     info(title = "Krilin", description = "A personal cloud: apps in a sandbox, work as durable jobs."),
     paths(
-        actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::cancel, jobs::retry,
+        actions::run, queries::run, jobs::enqueue, jobs::list, jobs::read, jobs::why, jobs::cancel, jobs::retry,
         dead::list, dead::redrive, logs::list,
         queues::list, queues::read, queues::change,
         schedules::list, schedules::create, schedules::read, schedules::next, schedules::occurrences,
