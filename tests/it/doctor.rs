@@ -1,5 +1,7 @@
 //! `krilin doctor` against a database with planted faults: each is named, with what it means and what to do.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use krilin::store::health;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -12,7 +14,8 @@ use crate::{
 
 /// What the doctor says, by check.
 fn examine(world: &World) -> (Option<i32>, impl Fn(&str) -> Value + use<>) {
-    let directory = Directory::new("doctor-database");
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let directory = Directory::new(&format!("doctor-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     give_credentials(&directory.0, world);
     let said = run(&directory.0, &["doctor", "--json"]);
     let report: Value = serde_json::from_str(&stdout(&said)).unwrap();
