@@ -175,6 +175,7 @@ pub struct Change {
 }
 
 /// A field that is there, be it null.
+#[expect(clippy::option_option, reason = "null takes a limit back, and a field that is not there leaves it")]
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

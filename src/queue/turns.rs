@@ -9,7 +9,7 @@ use crate::store::leases::{Claimed, Turn};
 
 /// A queue that had users, keys or limits is claimed from by turns for this long after the last were seen: going back and
 /// forth would cost a statement each time.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_mins(1);
 /// The most claims in a row that find nothing although there may be more, before the next waits for the poll.
 const EMPTY_MAX: u32 = 16;
 

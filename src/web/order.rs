@@ -41,7 +41,7 @@ const CAUSE: &str = "http";
 #[serde(untagged)]
 pub enum Body {
     /// One.
-    One(Wanted),
+    One(Box<Wanted>),
     /// Many, all or none; 1,000 at most.
     List(Vec<Wanted>),
     /// The same under a name.

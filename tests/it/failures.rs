@@ -186,10 +186,10 @@ fn every_failure_of_the_list_has_the_tests_that_it_names() {
         let names: Vec<_> = row.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
         assert!(!names.is_empty(), "{row}");
         for name in names {
-            let (file, test) = name.split_once("::").unwrap();
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/{file}.rs"));
-            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert!(text.contains(&format!("fn {test}(")), "{name} is not there");
+            let (module, test) = name.split_once("::").unwrap();
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/{module}.rs"));
+            let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(source.contains(&format!("fn {test}(")), "{name} is not there");
         }
     }
 }

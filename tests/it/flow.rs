@@ -176,9 +176,9 @@ async fn a_hundred_thousand_jobs_behind_one_key_do_not_hold_up_another() {
     // Nothing but the key's own limit is looked at: the claim reads a handful of pages, not those of 100,000 jobs.
     let explain =
         "explain (analyze, buffers, format json) select * from krilin.pick('test', 4, krilin.line(null), 0, null)";
-    let plan: Value = sqlx::query_scalar(explain).fetch_one(&kit.world.pool).await.unwrap();
-    let read = plan[0]["Plan"]["Shared Hit Blocks"].as_u64().unwrap()
-        + plan[0]["Plan"]["Shared Read Blocks"].as_u64().unwrap();
+    let explained: Value = sqlx::query_scalar(explain).fetch_one(&kit.world.pool).await.unwrap();
+    let read = explained[0]["Plan"]["Shared Hit Blocks"].as_u64().unwrap()
+        + explained[0]["Plan"]["Shared Read Blocks"].as_u64().unwrap();
     assert!(read < 2_000, "{read} pages");
 }
 

@@ -97,8 +97,8 @@ async fn a_wrong_schedule_is_refused_with_pointers_and_anothers_is_not_there() {
     job["run_at"] = json!("2030-01-01T00:00:00Z");
     assert_eq!(refused(json!({"every": "1h", "job": job})).await, "/job/run_at");
     // The manifest's own cannot be taken over or cancelled, only paused.
-    let taken = json!({"name": "fixed", "every": "1h", "job": remind()});
-    server.post("/api/v1/schedules", &token, &taken).await.problem(409, "conflict");
+    let fixed = json!({"name": "fixed", "every": "1h", "job": remind()});
+    server.post("/api/v1/schedules", &token, &fixed).await.problem(409, "conflict");
     let list = server.get("/api/v1/schedules", &token).await.json();
     let fixed = format!("/api/v1/schedules/{}", list["schedules"][0]["id"].as_str().unwrap());
     server.post(&format!("{fixed}/cancel"), &token, &json!({})).await.problem(409, "conflict");

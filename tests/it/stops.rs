@@ -126,7 +126,7 @@ async fn a_running_job_is_stopped_at_its_deadline_and_not_tried_again() {
 async fn a_keyed_job_has_its_deadline_too() {
     let kit = Kit::new().await;
     let unique = Some(krilin::model::job::Unique::new("k"));
-    let keyed = NewJob { unique, ..due(Deadline::Within(Duration::from_secs(60)), json!({})) };
+    let keyed = NewJob { unique, ..due(Deadline::Within(Duration::from_mins(1)), json!({})) };
     let id = kit.queue.enqueue(keyed).await.unwrap().job_id;
     assert!(kit.state(id).await.deadline.is_some());
 }

@@ -125,7 +125,7 @@ async fn postgres_sees_the_trace_for_as_long_as_a_transaction_acts_for_somebody(
         let statement = "select application_name from pg_stat_activity where application_name like '%' || $1";
         sqlx::query_scalar(statement).bind(asked.trace()).fetch_all(&kit.world.pool).await.unwrap()
     };
-    let pass = telemetry::trace::scope(asked, kit.open(user, &manifest.metadata.id)).await;
+    let pass = Box::pin(telemetry::trace::scope(asked, kit.open(user, &manifest.metadata.id))).await;
     assert_eq!(sessions().await, [format!("krilin-test {}", asked.trace())]);
     pass.commit().await;
     assert!(sessions().await.is_empty());

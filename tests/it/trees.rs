@@ -86,9 +86,9 @@ async fn two_last_children_that_end_at_once_lose_no_wake_up() {
         });
         tokio::task::yield_now().await;
         if round % 2 == 0 {
-            first.commit().await.unwrap()
+            first.commit().await.unwrap();
         } else {
-            first.rollback().await.unwrap()
+            first.rollback().await.unwrap();
         }
         ending.await.unwrap();
         let freed = children::freed(&kit.world.pool, &[id]).await.unwrap();

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use krilin::{
     clock::SystemClock,
     model::{
+        clock::Clock,
         flow::Change,
         id::{JobId, UserId, WorkerId},
         job::NewJob,
@@ -61,7 +62,7 @@ async fn the_next_one_those_behind_it_the_running_and_the_ended_say_so() {
     worker_for(&kit, "test", BATCH).await;
     let (first, second) = (kit.enqueue(BATCH, json!({})).await, kit.enqueue(BATCH, json!({})).await);
     assert_eq!(codes(&why(&kit, first).await), [Block::Next]);
-    assert!(why(&kit, first).await.starts_at.unwrap() <= Utc::now());
+    assert!(why(&kit, first).await.starts_at.unwrap() <= SystemClock.now());
     let behind = why(&kit, second).await;
     assert_eq!(codes(&behind), [Block::Behind]);
     assert!(behind.reasons[0].message.starts_with("1 jobs") && behind.starts_at.is_some(), "{behind:?}");
@@ -76,7 +77,7 @@ async fn the_next_one_those_behind_it_the_running_and_the_ended_say_so() {
 async fn a_time_a_retry_and_children_say_so() {
     let kit = Kit::new().await;
     worker_for(&kit, "test", BATCH).await;
-    let at = Utc::now() + TimeDelta::hours(1);
+    let at = SystemClock.now() + TimeDelta::hours(1);
     let later = NewJob { run_at: Some(at), ..job(BATCH, json!({})) };
     let later = kit.queue.enqueue(later).await.unwrap().job_id;
     let time = why(&kit, later).await;
@@ -84,7 +85,7 @@ async fn a_time_a_retry_and_children_say_so() {
     let failed = kit.enqueue(BATCH, json!({})).await;
     let back = PutBack {
         lease: claim(&kit, 1).await[0],
-        wait: Some(Duration::from_secs(60)),
+        wait: Some(Duration::from_mins(1)),
         spent: true,
         outcome: Some("failed"),
         error: Some(r#"{"code": "Unavailable", "message": "the mail server is away"}"#.to_owned()),

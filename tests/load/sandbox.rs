@@ -137,16 +137,16 @@ impl Case {
                 "created_at": "2026-09-01T07:30:00.000Z", "updated_at": "2026-11-21T07:30:00.000Z", "version": n + 41,
             })
         };
-        Self::new(ROWS, (0..10).map(habit).collect())
+        Self::new(ROWS, &(0..10).map(habit).collect::<Vec<_>>())
     }
 
     /// Ten rows with six hundred values in them.
     fn values() -> Self {
         let row = |n: u32| serde_json::json!({ "id": n.to_string(), "days": vec![true; 60] });
-        Self::new(VALUES, (0..10).map(row).collect())
+        Self::new(VALUES, &(0..10).map(row).collect::<Vec<_>>())
     }
 
-    fn new(main: &str, rows: Vec<serde_json::Value>) -> Self {
+    fn new(main: &str, rows: &[serde_json::Value]) -> Self {
         let row = serde_json::json!({ "id": "1", "name": "Read", "streak": 3, "version": 2 });
         let page = serde_json::json!({ "rows": rows, "next": null });
         let raw = |value: serde_json::Value| RawValue::from_string(value.to_string()).expect("JSON");

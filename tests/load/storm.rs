@@ -60,7 +60,7 @@ pub async fn bench(jobs: usize) -> bool {
     let pool = store::pool(&cluster.url("krilin_runtime", DATABASE), "krilin-bench", 4).expect("of our own making");
     let queue = Queue::new(&pool, std::sync::Arc::new(SystemClock), worker::policies());
     let mut storm = Storm::start(cluster).await;
-    let seconds = storm.seconds().max(seconds_for(jobs));
+    let seconds = Storm::seconds().max(seconds_for(jobs));
     let producing = tokio::spawn(produce(queue, pool.clone(), jobs, seconds));
     storm.run(seconds).await;
     let pace = producing.await.expect("the producer ends with its pace");

@@ -97,7 +97,7 @@ impl Storm {
     }
 
     /// The least that all faults in turn take, in seconds.
-    pub fn seconds(&self) -> u64 {
+    pub fn seconds() -> u64 {
         (CALM + STALL + AFTER).as_secs() + round_seconds()
     }
 
