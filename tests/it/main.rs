@@ -26,6 +26,7 @@ mod flow;
 mod fsck;
 mod hostile;
 mod install;
+mod interleavings;
 mod isolation;
 mod kinds;
 mod kit;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use krilin::{
     model::secret::Secret,
     store::{self, schema},
@@ -43,6 +44,16 @@ impl World {
             url,
             owner_url,
         }
+    }
+
+    /// Stops the database's clock at `instant`.
+    pub async fn freeze(&self, instant: DateTime<Utc>) {
+        let statement = format!(
+            "create or replace function krilin.now() returns timestamptz language sql stable \
+             as 'select timestamptz ''{}'' '",
+            instant.to_rfc3339()
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.owner).await.unwrap();
     }
 
     /// Lets `time` pass for the database: `krilin.now()` runs that far ahead from here on.
