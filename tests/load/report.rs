@@ -42,7 +42,7 @@ impl Goal {
 }
 
 struct Figure {
-    name: &'static str,
+    name: String,
     value: f64,
     unit: &'static str,
     goal: Goal,
@@ -61,8 +61,8 @@ impl Report {
     }
 
     /// Adds a figure. Names end in their unit, `p50_ms`; a count has the unit `""`.
-    pub fn figure(&mut self, name: &'static str, value: f64, unit: &'static str, goal: Goal) {
-        self.figures.push(Figure { name, value, unit, goal });
+    pub fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {
+        self.figures.push(Figure { name: name.into(), value, unit, goal });
     }
 
     /// Prints the table, writes the file, and says whether every goal holds.
@@ -84,7 +84,8 @@ impl Report {
             })
             .collect();
         let report = json!({ "bench": self.bench, "commit": commit(), "machine": machine(), "figures": figures });
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|above| above.join("migrations").is_dir());
+        let directory = root.expect("a bench lies in the project").join("target/bench");
         fs::create_dir_all(&directory).expect("target is ours to write to");
         let path = directory.join(format!("{}.json", self.bench));
         fs::write(&path, format!("{report:#}\n")).expect("target is ours to write to");

@@ -144,7 +144,7 @@ fn report(counted: &Counted, settled: Duration, whole: Duration) -> bool {
     report.figure("recovered_95_s", counted.recovered_95_s, "s", Goal::AtMost(RECOVERY_GOAL_S));
     report.figure("fsck_findings", counted.findings as f64, "", Goal::Is(0.0));
     for (name, times) in &counted.faults {
-        report.figure(name, *times as f64, "", Goal::AtLeast(1.0));
+        report.figure(*name, *times as f64, "", Goal::AtLeast(1.0));
     }
     report.figure("jobs_asked_per_s", counted.pace, "", Goal::Told);
     report.figure("settled_s", settled.as_secs_f64(), "s", Goal::Told);
