@@ -157,8 +157,6 @@ impl Ground {
             let served = http::measure(system.command().arg("serve").arg((self.urls)(system.name)), SINGLES_FAST).await;
             table.add(system.name, "http64", served);
             self.empty(system).await;
-            self.rate(system, "enqueue", &[SINGLES_FAST, 16], "enqueue16", table).await;
-            self.empty(system).await;
         }
         self.rate(system, "transactional", &[TRANSACTIONAL], "transactional", table).await;
     }
