@@ -36,6 +36,8 @@ pub const WAIT_MAX: Duration = Duration::from_secs(30);
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(40);
 /// How long a stopping server waits for the requests it is answering.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stopping server waits for the first request of a connection that it had accepted already.
+pub const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 /// The most queries that run at a time: fewer than the connections of a server, so that they starve nothing else.
 pub const QUERIES_MAX: usize = 8;
 /// The longest a query waits for its place.

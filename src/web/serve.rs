@@ -4,12 +4,18 @@
 
 use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, header},
+    response::Response,
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
 use tower::ServiceExt;
@@ -90,10 +96,19 @@ async fn answer(stream: TcpStream, router: Router, mut stopping: watch::Receiver
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "setting TCP_NODELAY");
     }
+    let asked = Arc::new(Notify::new());
+    let (first, ending) = (asked.clone(), stopping.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        first.notify_one();
         let request: Request = request.map(Body::new);
-        let router = router.clone();
-        async move { Ok::<Response, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let (router, ending) = (router.clone(), ending.clone());
+        async move {
+            let mut response: Response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            if *ending.borrow() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<Response, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,6 +119,12 @@ async fn answer(stream: TcpStream, router: Router, mut stopping: watch::Receiver
     let mut connection = pin!(connection);
     // An error means that the server is gone, which is a stop as well.
     let stopped = async { drop(stopping.wait_for(|stop| *stop).await) };
+    // hyper cuts a connection that has sent nothing yet. One that we had just accepted has a request on its way, for which
+    // nobody else will ever answer.
+    let stopped = async {
+        stopped.await;
+        drop(tokio::time::timeout(limit::FIRST_REQUEST_WAIT, asked.notified()).await);
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = stopped => {

@@ -9,9 +9,14 @@ use krilin::{
     web::limit::Burst,
 };
 use reqwest::Method;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     auth::{add_token, add_user},
+    kinds::until,
     server::{Server, queue, send, somebody},
     world::World,
 };
@@ -144,4 +149,22 @@ async fn a_stopping_server_ends_well() {
     drop(server.stop.take());
     tokio::time::timeout(std::time::Duration::from_secs(5), &mut server.ended).await.unwrap().unwrap();
     assert!(server.request(Method::GET, "/healthz").send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_accepted_before_the_stop_is_answered_after_it() {
+    let world = World::new().await;
+    let mut server = Server::start(&world).await;
+    let address = server.url.clone();
+    let address = address.strip_prefix("http://").unwrap();
+    let mut early = TcpStream::connect(address).await.unwrap();
+    // Connections are accepted in their order: after this answer the one before is with the server.
+    assert_eq!(send(server.request(Method::GET, "/healthz")).await.status, 200);
+    drop(server.stop.take());
+    until(async || TcpStream::connect(address).await.err()).await;
+    early.write_all(b"GET /healthz HTTP/1.1\r\nHost: krilin\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
 }
