@@ -116,7 +116,7 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 /// CPU time of the whole of Postgres: the postmaster, its children, and those of them that have ended.
 fn postgres_seconds(cluster: &Cluster) -> f64 {
-    let pid_file = fs::read_to_string(cluster.directory().join("postmaster.pid")).expect("Postgres runs");
+    let pid_file = fs::read_to_string(cluster.directory().join("data/postmaster.pid")).expect("Postgres runs");
     let postmaster: u32 = pid_file.lines().next().and_then(|pid| pid.trim().parse().ok()).expect("a process id");
     let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
