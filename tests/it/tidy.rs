@@ -293,3 +293,17 @@ fn every_markdown_page_has_one_title() {
     }
     none("one H1 in each page", &breaches);
 }
+
+#[test]
+fn every_test_that_the_page_of_tests_names_is_there() {
+    let page = fs::read_to_string(root().join("tests/README.md")).unwrap();
+    let named = page.split('`').skip(1).step_by(2).filter_map(|token| token.split_once("::"));
+    let mut breaches = Vec::new();
+    for (file, test) in named.filter(|(file, _)| *file != "World") {
+        let text = fs::read_to_string(root().join(format!("tests/it/{file}.rs"))).unwrap_or_default();
+        if !text.contains(&format!("fn {test}(")) {
+            breaches.push(format!("{file}::{test}"));
+        }
+    }
+    none("tests/README.md names tests that are not there", &breaches);
+}
