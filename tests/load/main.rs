@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on has to say where")]
 
 mod action;
+mod churn;
 mod crash;
 mod fleet;
+mod flow;
 #[path = "../it/hostile.rs"]
 mod hostile;
 mod limit;
@@ -15,6 +17,7 @@ mod report;
 mod sandbox;
 mod schedule;
 mod storm;
+mod wanted;
 
 use std::process::ExitCode;
 

@@ -29,8 +29,9 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 
 use crate::{
-    fleet, limit,
+    churn, fleet, flow, limit,
     report::{Goal, Report, quantile},
+    wanted,
 };
 
 /// Rounds; each runs ours and the plain SQL in turn.
@@ -49,13 +50,18 @@ const BATCH: usize = 4_000;
 /// Jobs that each have a transaction of their own.
 const TRANSACTIONS: usize = 6_000;
 /// Rows that lie beside: not yet due, or ended.
-const BESIDE: i64 = 1_000_000;
+pub const BESIDE: i64 = 1_000_000;
 /// Pickups measured, and the pause between two.
 const PICKUPS: usize = 300;
 const PICKUP_PAUSE: Duration = Duration::from_millis(8);
 
-/// Runs it; says whether the goals hold.
+/// What it measures, each by a name of its own: `queue churn --minutes 1` measures one of them, in less time.
+const PARTS: [&str; 7] = ["rates", "beside", "pickup", "limits", "neighbour", "churn", "pinned"];
+
+/// Runs the parts that the command line names, or all; says whether the goals hold.
 pub async fn bench() -> bool {
+    let (wanted, minutes) = wanted::parts("queue", &PARTS);
+    let begun = Instant::now();
     let mut cluster = Cluster::throwaway().await.expect("a throwaway cluster starts");
     fleet::prepare(&cluster).await;
     let url = cluster.url("krilin_runtime", DATABASE);
@@ -64,13 +70,31 @@ pub async fn bench() -> bool {
     limit::prepare(&owner).await;
     let mut report = Report::new("queue");
     let ours = Ours::new(&pool);
-    let mut rounds = Rounds::default();
-    for _ in 0..ROUNDS {
-        rounds.run(&ours, &pool).await;
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    if wants("rates") {
+        let mut rounds = Rounds::default();
+        for _ in 0..ROUNDS {
+            rounds.run(&ours, &pool).await;
+        }
+        rounds.tell(&mut report);
     }
-    rounds.tell(&mut report);
-    beside(&mut report, &ours, &owner).await;
-    pickup(&mut report, &ours, &pool).await;
+    if wants("beside") {
+        beside(&mut report, &ours, &owner).await;
+    }
+    if wants("pickup") {
+        pickup(&mut report, &ours, &pool).await;
+    }
+    if wants("limits") {
+        flow::limits(&mut report, &ours).await;
+    }
+    if wants("neighbour") {
+        Box::pin(flow::neighbour(&mut report, &ours)).await;
+    }
+    if wants("churn") || wants("pinned") {
+        churn::churn(&mut report, &ours, (&owner, &cluster.url("krilin_owner", DATABASE)), (minutes, wants("pinned")))
+            .await;
+    }
+    report.figure("whole_s", begun.elapsed().as_secs_f64().round(), "s", Goal::Told);
     let holds = report.finish();
     cluster.stop().await.expect("the cluster is ours");
     holds
@@ -130,18 +154,13 @@ fn compare(report: &mut Report, names: [&'static str; 3], (mut ours, mut plain):
 
 /// Drains with nothing beside, with a million jobs that are not yet due, and with a million that have ended.
 async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool) {
-    let scheduled =
-        "insert into krilin.jobs (id, kind, queue, args, state, priority, max_attempts, run_at, due_at, created_at)
-        select gen_random_uuid(), 'noop', 'bench', '{}', 'scheduled', 0, 3, at, at, krilin.now()
-        from (select krilin.now() + interval '1 day' + n * interval '1 s' as at from generate_series(1, $1) as n) as n";
     let ended = "insert into krilin.job_history
             (id, kind, queue, args, state, priority, attempt, max_attempts, run_at, created_at, finished_at)
         select gen_random_uuid(), 'noop', 'bench', '{}', 'done', 0, 1, 3, krilin.now(), krilin.now(), krilin.now()
         from generate_series(1, $1)";
     sqlx::raw_sql("set statement_timeout = 0").execute(owner).await.expect("anybody may");
     let empty = ours.drains().await;
-    sqlx::query(scheduled).bind(BESIDE).execute(owner).await.expect("a million rows are written");
-    sqlx::raw_sql("vacuum analyze krilin.jobs").execute(owner).await.expect("the owner may");
+    churn::schedule(owner, BESIDE).await;
     let future = ours.drains().await;
     sqlx::raw_sql("truncate krilin.jobs").execute(owner).await.expect("the owner may");
     sqlx::query(ended).bind(BESIDE).execute(owner).await.expect("a million rows are written");
@@ -151,19 +170,22 @@ async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool) {
     report.figure("finished_1m_vs_empty", finished / empty, "x", Goal::AtLeast(0.95));
 }
 
-/// A kind that does nothing, and what its handler has seen.
-struct Ours {
-    queue: Queue,
+/// Kinds that do nothing, and what their handlers have seen.
+pub struct Ours {
+    pub queue: Queue,
     registry: Registry,
     pool: PgPool,
-    seen: Arc<Seen>,
+    /// Of the kinds `noop` and `own`.
+    pub seen: Arc<Seen>,
+    /// Of the kind `timed`, on the same queue as `noop`.
+    pub timed: Arc<Seen>,
 }
 
 #[derive(Default)]
-struct Seen {
-    count: AtomicUsize,
-    began: Notify,
-    latest: Mutex<Option<Instant>>,
+pub struct Seen {
+    pub count: AtomicUsize,
+    pub began: Notify,
+    pub latest: Mutex<Option<Instant>>,
 }
 
 impl Seen {
@@ -219,18 +241,26 @@ impl Ours {
     fn new(pool: &PgPool) -> Self {
         let own = POLICY.replace("\"bench\"", "\"own\"").replace("\"batch\"", "\"transaction\"");
         let policy = |kind: &str, text: &str| Policy::parse(kind, text, &[]).expect("it is written above");
-        let policies = Policies::default().with("noop", policy("noop", POLICY)).with("own", policy("own", &own));
-        let seen = Arc::new(Seen::default());
+        let policies = Policies::default()
+            .with("noop", policy("noop", POLICY))
+            .with("timed", policy("timed", POLICY))
+            .with("own", policy("own", &own));
+        let (seen, timed) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
         let handlers = [
             ("noop", Arc::new(Noop(seen.clone())) as Arc<dyn Handler>),
+            ("timed", Arc::new(Noop(timed.clone())) as Arc<dyn Handler>),
             ("own", Arc::new(Own(seen.clone())) as Arc<dyn Handler>),
         ];
         let registry = Registry::new(&policies, handlers).expect("these are the kinds");
-        Self { queue: Queue::new(pool, Arc::new(SystemClock), policies), registry, pool: pool.clone(), seen }
+        Self { queue: Queue::new(pool, Arc::new(SystemClock), policies), registry, pool: pool.clone(), seen, timed }
     }
 
-    fn worker(&self) -> Worker {
-        let lane = Lane { concurrency: BATCH, prefetch: BATCH, batch: BATCH, ..Lane::new("bench", 1) };
+    pub fn worker(&self) -> Worker {
+        self.worker_of(Lane { concurrency: BATCH, prefetch: BATCH, batch: BATCH, ..Lane::new("bench", 1) })
+    }
+
+    /// A worker that takes on of the queue `bench` what `lane` says.
+    pub fn worker_of(&self, lane: Lane) -> Worker {
         // A worker is another process than the producer: it has a queue of its own and hears by notice.
         let queue = Queue::new(&self.pool, Arc::new(SystemClock), self.queue.policies().clone());
         worker::start(&queue, &self.registry, &self.pool, &WorkerOptions::new(vec![lane, Lane::new("own", PRODUCERS)]))
@@ -251,16 +281,21 @@ impl Ours {
 
     /// `count` jobs of `kind`, [`BULK`] per call.
     async fn bulk(&self, kind: &str, count: usize) -> Duration {
+        self.bulk_of(count, |_| NewJob { kind: kind.to_owned(), ..noop() }).await
+    }
+
+    /// The jobs 0 to `count`, [`BULK`] per call.
+    pub async fn bulk_of(&self, count: usize, job: impl Fn(usize) -> NewJob) -> Duration {
         let begun = Instant::now();
         for start in (0..count).step_by(BULK) {
-            let jobs = (start..count.min(start + BULK)).map(|_| NewJob { kind: kind.to_owned(), ..noop() });
+            let jobs = (start..count.min(start + BULK)).map(&job);
             self.queue.enqueue_many(jobs.collect()).await.expect("enqueuing works");
         }
         begun.elapsed()
     }
 
     /// Runs the `count` jobs that are ready, from the worker's start until the last one's end is committed.
-    async fn drain(&self, count: usize) -> Duration {
+    pub async fn drain(&self, count: usize) -> Duration {
         let until = self.seen.count.load(Ordering::Relaxed) + count;
         let begun = Instant::now();
         let worker = self.worker();
@@ -292,7 +327,7 @@ impl Ours {
         quantile(&mut rates, 0.5)
     }
 
-    async fn empty(&self) {
+    pub async fn empty(&self) {
         sqlx::raw_sql("delete from krilin.jobs; delete from krilin.job_history; delete from krilin.limit_jobs")
             .execute(&self.pool)
             .await
@@ -300,12 +335,12 @@ impl Ours {
     }
 }
 
-fn noop() -> NewJob {
+pub fn noop() -> NewJob {
     NewJob { kind: "noop".to_owned(), args: json!({ "habit": "read", "day": "2026-01-01" }), ..NewJob::default() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of jobs")]
-fn rate(count: usize, taken: Duration) -> f64 {
+pub fn rate(count: usize, taken: Duration) -> f64 {
     count as f64 / taken.as_secs_f64()
 }
 
