@@ -338,7 +338,8 @@ begin
                     runs := coalesce(runs, krilin.running(of_queue));
                     lane_room := least(user_room, coalesce(
                         (select k.max_running from krilin.queue_keys k where has_keys and k.queue = of_queue and k.key = line.key),
-                        settings.max_running_per_key, 1) - coalesce((runs ->> ('key:' || line.key))::integer, 0));
+                        -- Jobs of one schedule that wait for each other.
+                        case when line.key not like 'schedule:%' then settings.max_running_per_key end, 1) - coalesce((runs ->> ('key:' || line.key))::integer, 0));
                     lane_units := least(user_units, krilin.units_left(
                         of_queue, 'key:' || line.key, settings.key_rate_units, settings.key_rate_period, moment));
                     held := held or lane_room < user_room;

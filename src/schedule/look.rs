@@ -10,10 +10,10 @@ use super::Row;
 use crate::{
     model::{
         clock::Clock,
-        id::{AppId, JobId, UserId},
+        id::{AppId, JobId, ScheduleId, UserId},
         job::Deadline,
         policy::Policies,
-        schedule::{ACTION_KIND, Before, Fire, Outcome, Parts, Standing, State, Timing, Verdict, judge},
+        schedule::{ACTION_KIND, Before, Fire, Outcome, Overlap, Parts, Standing, State, Timing, Verdict, judge},
     },
     store::{
         enqueue::{NewRow, RowTies},
@@ -25,6 +25,10 @@ use crate::{
 const LEDGER_MAX: usize = 20_000;
 /// The reason of a fire by hand.
 const BY_HAND: &str = "triggered by hand";
+/// What the concurrency key begins with that jobs of one schedule share, where they are to wait for each other and their
+/// kind has no key of its own, under which they do that anyway. The claim (`krilin.pick`) knows it: such jobs run one at a
+/// time, whatever is set for the keys of the queue.
+const SERIAL: &str = "schedule:";
 
 /// What one transaction writes.
 #[derive(Debug, Default)]
@@ -187,14 +191,22 @@ struct Source<'a> {
     app_id: Option<&'a str>,
     kind: &'a str,
     args: Value,
+    /// Whose jobs wait for each other.
+    serial: Option<ScheduleId>,
 }
 
 impl<'a> Source<'a> {
     fn of(due: &'a Due) -> Self {
         // Postgres writes JSON.
         let args = serde_json::from_str(&due.args).unwrap_or(Value::Null);
-        Self { user_id: due.user_id, app_id: due.app_id.as_deref(), kind: &due.kind, args }
+        let serial = is_serial(&due.overlap).then_some(due.id);
+        Self { user_id: due.user_id, app_id: due.app_id.as_deref(), kind: &due.kind, args, serial }
     }
+}
+
+/// Whether jobs of a schedule with this overlap wait for each other.
+fn is_serial(overlap: &str) -> bool {
+    overlap.parse() == Ok(Overlap::Queue)
 }
 
 /// The job of a fire. An action is told of the fire beside its input; other kinds get their arguments as they are.
@@ -208,7 +220,8 @@ fn job(source: Source<'_>, fire: &Fire, Means { policies, clock }: Means<'_>) ->
         other => other,
     };
     let app_id = source.app_id.and_then(|app| app.parse::<AppId>().ok());
-    let concurrency_key = policy.key(source.kind, source.user_id, app_id.as_ref());
+    let key = policy.key(source.kind, source.user_id, app_id.as_ref());
+    let concurrency_key = key.or_else(|| source.serial.map(|id| format!("{SERIAL}{id}")));
     Some(NewRow {
         id: JobId::new(clock),
         user_id: source.user_id,
@@ -239,8 +252,8 @@ pub(super) struct ByHand {
 
 /// A fire of `row` at `now`; or why there can be none.
 pub(super) fn by_hand(row: &Row, now: DateTime<Utc>, policies: &Policies, clock: &dyn Clock) -> Result<ByHand, String> {
-    let source =
-        Source { user_id: row.user_id, app_id: row.app_id.as_deref(), kind: &row.kind, args: row.args.clone() };
+    let (args, serial) = (row.args.clone(), is_serial(&row.overlap).then_some(row.id));
+    let source = Source { user_id: row.user_id, app_id: row.app_id.as_deref(), kind: &row.kind, args, serial };
     let told = now.trunc_subsecs(3);
     let fire = Fire { id: row.name.clone(), nominal_at: told, fired_at: told, missed: 0 };
     let job = job(source, &fire, Means { policies, clock })

@@ -7,12 +7,16 @@ use krilin::{
     clock::SystemClock,
     jobs,
     model::{
-        id::{JobId, UserId},
+        id::{JobId, UserId, WorkerId},
+        job,
         schedule::{CatchUp, Clockwork, Origin, Overlap, State, Wanted},
         user::NewUser,
     },
     schedule::{Occurred, Row, Schedules, scheduler::Scheduler},
-    store::users,
+    store::{
+        leases::{self, Claim, Ending, Turn},
+        users,
+    },
 };
 use sqlx::PgPool;
 
@@ -281,6 +285,37 @@ async fn a_job_that_has_not_ended_keeps_the_next_fire_out() {
     stage.world.advance(HOUR * 3).await;
     stage.look().await;
     assert_eq!(stage.outcomes(&skip).await, ["fired", "skipped", "fired"]);
+}
+
+#[tokio::test]
+async fn jobs_of_a_schedule_that_queues_run_one_after_the_other() {
+    let stage = Stage::new().await;
+    let row = stage.create(Wanted { overlap: Overlap::Queue, ..every(HOUR) }).await;
+    let beside = stage.create(every(HOUR)).await;
+    for hours in 1..=3 {
+        stage.world.advance(HOUR * hours).await;
+        stage.look().await;
+    }
+    stage.schedules.trigger(&row).await.unwrap();
+    stage.schedules.trigger(&beside).await.unwrap();
+    // Not even where the queue lets jobs of one key run at once.
+    stage
+        .run(
+            "insert into krilin.queues (name, max_running_per_key, updated_at, updated_by)
+             values ('system', 10, krilin.now(), 'Ada')",
+        )
+        .await;
+    let (pool, claim) =
+        (&stage.world.pool, Claim { queue: "system", limit: 9, worker_id: WorkerId::new(&SystemClock), lease: HOUR });
+    let (mut endings, mut counts) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let claimed = leases::claim_in_turn(pool, &endings, claim, Turn::default()).await.unwrap();
+        let done = |lease| Ending { lease, state: job::State::Done, result: None, error: None };
+        endings = claimed.jobs.iter().map(|(_, lease)| done(*lease)).collect();
+        counts.push(claimed.jobs.len());
+    }
+    // One of the schedule that queues each time, at first beside the other's first and that by hand.
+    assert_eq!(counts, [3, 1, 1, 1, 0]);
 }
 
 #[tokio::test]
