@@ -212,11 +212,19 @@ create function krilin.enqueue(
     idempotency_key text default null,
     trace_parent text default null,
     deadline interval default null,
+    concurrency_key text default null,
+    cost integer default null,
+    children jsonb default null,
+    children_when text default 'all_done',
     out job_id uuid,
     out outcome text
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    fields constant text[] := array['kind', 'app_id', 'args', 'run_at', 'delay', 'priority', 'max_attempts', 'deadline',
+        'concurrency_key', 'cost', 'when', 'children'];
     policy krilin.kinds;
+    child jsonb;
+    child_id uuid;
     wrong text;
     hint text := 'jobs/README.md of Krilin describes the arguments.';
     placed record;
@@ -245,6 +253,15 @@ begin
         when delay < interval '0' then format('delay is negative: %s', delay)
         when priority not between -100 and 100 then format('priority is from -100 to 100, not %s', priority)
         when max_attempts not between 1 and 100 then format('max_attempts is from 1 to 100, not %s', max_attempts)
+        when cost not between 1 and 1000000000 then format('cost is from 1 to 1000000000, not %s', cost)
+        when octet_length(concurrency_key) not between 1 and 255 then 'concurrency_key has 1 to 255 bytes'
+        when children_when is null or children_when not in ('all_done', 'all_ended')
+            then format('children_when is all_done or all_ended, not %L', children_when)
+        when jsonb_typeof(children) <> 'array' then 'children is a list of jobs'
+        when jsonb_array_length(children) not between 1 and 10000
+            then format('children has 1 to 10000 jobs, not %s', jsonb_array_length(children))
+        when children @? '$[*].children[*].children[*].children[*].children[*]'
+            then 'children of children go 4 deep at most'
         when octet_length(unique_key) not between 1 and 255 then 'unique_key has 1 to 255 bytes'
         when octet_length(idempotency_key) not between 1 and 255 then 'idempotency_key has 1 to 255 bytes'
         when on_conflict is null or on_conflict not in ('keep', 'replace', 'debounce')
@@ -265,10 +282,12 @@ begin
         trace_parent, false, unique_key, unique_period, on_conflict, max_wait, idempotency_key,
         sha256(convert_to(jsonb_build_array(
             enqueue.kind, args, enqueue.app_id, run_at, delay, priority, max_attempts, unique_key, unique_period, on_conflict, max_wait,
-            deadline
+            deadline, concurrency_key, cost, children, children_when
         )::text, 'UTF8')),
-        null, krilin.concurrency_key(policy.concurrency_key, enqueue.kind, enqueue.app_id, enqueue.user_id),
-        nullif(policy.cost, 1));
+        null,
+        coalesce(concurrency_key,
+            krilin.concurrency_key(policy.concurrency_key, enqueue.kind, enqueue.app_id, enqueue.user_id)),
+        nullif(coalesce(cost, policy.cost), 1));
     case placed.outcome
         when 'key_reused' then
             raise exception using errcode = 'unique_violation',
@@ -285,12 +304,34 @@ begin
         else
             job_id := placed.job_id;
             outcome := placed.outcome;
-            if placed.outcome = 'created' and not placed.replayed and coalesce(deadline, policy.deadline) is not null then
+            if placed.outcome <> 'created' or placed.replayed then
+                return;
+            end if;
+            if coalesce(deadline, policy.deadline) is not null or children is not null then
                 update krilin.jobs j
                 set stop_at = coalesce(j.due_at, j.created_at) + coalesce(enqueue.deadline, policy.deadline),
-                    stop_reason = 'deadline'
+                    stop_reason = case when coalesce(enqueue.deadline, policy.deadline) is not null then 'deadline' end,
+                    state = case when children is not null then 'parked' else j.state end,
+                    parked_reason = case when children is not null then 'children' end,
+                    children_when = case when children is not null then enqueue.children_when end
                 where j.id = placed.job_id;
             end if;
+            for child in select c.value from jsonb_array_elements(children) c loop
+                if jsonb_typeof(child) <> 'object' or child - fields <> '{}' then
+                    raise exception using errcode = 'invalid_parameter_value',
+                        message = format('a child is an object with the fields %s, not %s',
+                            array_to_string(fields, ', '), left(child::text, 100)),
+                        hint = hint;
+                end if;
+                select e.job_id into child_id from krilin.enqueue(
+                    child ->> 'kind', coalesce(child -> 'args', '{}'), enqueue.user_id, child ->> 'app_id',
+                    (child ->> 'run_at')::timestamptz, (child ->> 'delay')::interval, (child ->> 'priority')::integer,
+                    (child ->> 'max_attempts')::integer, trace_parent => enqueue.trace_parent,
+                    deadline => (child ->> 'deadline')::interval, concurrency_key => child ->> 'concurrency_key',
+                    cost => (child ->> 'cost')::integer, children => child -> 'children',
+                    children_when => coalesce(child ->> 'when', 'all_done')) e;
+                update krilin.jobs j set parent_id = placed.job_id where j.id = child_id;
+            end loop;
     end case;
 end $$;
 comment on function krilin.enqueue is 'Enqueues a job in the caller''s transaction; gives its id and what became of it: created, kept, replaced or debounced. jobs/README.md describes it.';

@@ -14,6 +14,9 @@ async fn set_up() -> Kit {
     kit
 }
 
+/// A job of a tree: depth, state, what it expects of its children, priority, cost.
+type Part = (i32, String, Option<String>, i16, Option<i32>);
+
 /// What one call answers, or SQLSTATE, message and hint of its refusal.
 async fn call(pool: &PgPool, arguments: &str) -> Result<(uuid::Uuid, String), (String, String, String)> {
     let statement = sqlx::AssertSqlSafe(format!("select * from krilin.enqueue({arguments})"));
@@ -104,6 +107,44 @@ async fn sql_has_delays_priorities_keys_and_periods() {
 }
 
 #[tokio::test]
+async fn sql_has_concurrency_keys_costs_and_children() {
+    let kit = set_up().await;
+    let pool = &kit.world.pool;
+    let keyed = "'test_batch', delay => '1 hour', concurrency_key => 'printer', cost => 7";
+    let (id, _) = call(pool, keyed).await.unwrap();
+    let of = |id| sqlx::query_as("select concurrency_key, cost from krilin.jobs where id = $1").bind(id);
+    let row: (Option<String>, Option<i32>) = of(id).fetch_one(pool).await.unwrap();
+    assert_eq!(row, (Some("printer".to_owned()), Some(7)));
+
+    let tree = r#"'test_batch', idempotency_key => 'tree', children_when => 'all_ended', deadline => '1 hour', children => '[
+        {"kind": "test_batch", "args": {"n": 1}, "priority": 3},
+        {"kind": "test_batch", "children": [{"kind": "test_batch", "cost": 2}]}]'"#;
+    let (top, _) = call(pool, tree).await.unwrap();
+    assert_eq!(call(pool, tree).await.unwrap().0, top, "what is below a job that is there is not enqueued again");
+    let below = "with recursive tree as (
+                     select id, 0 as depth, state, children_when, priority, cost from krilin.jobs where id = $1
+                     union all
+                     select j.id, t.depth + 1, j.state, j.children_when, j.priority, j.cost
+                     from tree t join krilin.jobs j on j.parent_id = t.id)
+                 select depth, state, children_when, priority, cost from tree order by depth, priority desc";
+    let parts: Vec<Part> = sqlx::query_as(below).bind(top).fetch_all(pool).await.unwrap();
+    let part = |depth, state: &str, when: Option<&str>, priority, cost| {
+        (depth, state.to_owned(), when.map(ToOwned::to_owned), priority, cost)
+    };
+    let expected = [
+        part(0, "parked", Some("all_ended"), 0, None),
+        part(1, "ready", None, 3, None),
+        part(1, "parked", Some("all_done"), 0, None),
+        part(2, "ready", None, 0, Some(2)),
+    ];
+    assert_eq!(parts, expected);
+    let worker = kit.worker();
+    assert_eq!(kit.ended(krilin::model::id::JobId(top)).await.state, State::Done);
+    worker.stop().await;
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 1);
+}
+
+#[tokio::test]
 async fn sql_is_told_what_is_wrong_and_what_to_do() {
     let kit = set_up().await;
     let pool = &kit.world.pool;
@@ -121,6 +162,20 @@ async fn sql_is_told_what_is_wrong_and_what_to_do() {
         ("'test_batch', on_conflict => 'replace'", "22023", "need a unique_key", ""),
         ("'test_batch', unique_key => 'a', on_conflict => 'merge'", "22023", "keep, replace or debounce", ""),
         ("'test_batch', unique_key => 'a', on_conflict => 'debounce'", "22023", "a delay and a max_wait", ""),
+        ("'test_batch', cost => 0", "22023", "cost is from 1", ""),
+        ("'test_batch', concurrency_key => ''", "22023", "1 to 255 bytes", ""),
+        ("'test_batch', children => '{}'", "22023", "a list of jobs", ""),
+        ("'test_batch', children => '[]'", "22023", "1 to 10000 jobs", ""),
+        ("'test_batch', children => '[7]'", "22023", "a child is an object", "jobs/README.md"),
+        (r#"'test_batch', children => '[{"kind": "test_batch", "unique_key": "a"}]'"#, "22023", "a child is an", ""),
+        (r#"'test_batch', children => '[{"kind": "nothing"}]'"#, "22023", "no kind of job named 'nothing'", ""),
+        (
+            r#"'test_batch', children => '[{"children": [{"children": [{"children": [{"children": [{}]}]}]}]}]'"#,
+            "22023",
+            "4 deep",
+            "",
+        ),
+        ("'test_batch', children_when => 'soon', children => '[{}]'", "22023", "all_done or all_ended", ""),
         ("'test_batch', user_id => gen_random_uuid()", "23503", "there is no user", "krilin user list"),
         ("'test_batch', app_id => 'no-app'", "23503", "there is no app 'no-app'", "krilin app list"),
     ];
