@@ -28,7 +28,7 @@ const OLDEST: Duration = Duration::from_mins(1);
 const FURTHEST: f64 = 30.0 * 86_400.0;
 
 /// How a queue stood a moment ago.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outlook {
     /// Jobs whose time had come and that waited.
     pub depth: u64,
@@ -37,15 +37,24 @@ pub struct Outlook {
     /// Jobs that were started each second, by all workers together; none where nobody can say, as when no worker is there
     /// or the queue is paused.
     pub pace_per_s: Option<f64>,
+    /// Of those that waited, how many stood at each step of the line: their rank in [`jobs::RANK_STEP_MS`].
+    line: Arc<[(i64, u64)]>,
     taken: Instant,
 }
 
 impl Outlook {
-    /// When a job starts that comes `behind` others, and not before `due`; none where that cannot be said. It is taken for
-    /// the last in line: one with a higher priority starts sooner.
-    pub fn start(&self, now: DateTime<Utc>, behind: u64, due: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    /// When a job of this `priority` starts that comes `behind` others, and not before `due`; none where that cannot be
+    /// said. Those wait before it whose rank is lower: of a higher priority, or of a lower one and here for long enough.
+    /// An estimate: what waits within ten minutes of its place counts as before it, turns of users and limits are left
+    /// aside, and so is what comes later and overtakes it.
+    pub fn start(
+        &self,
+        now: DateTime<Utc>,
+        (behind, priority): (u64, i16),
+        due: Option<DateTime<Utc>>,
+    ) -> Option<DateTime<Utc>> {
         let pace = self.pace_per_s?;
-        let line = self.depth + behind;
+        let line = self.before(now, priority) + behind;
         #[expect(clippy::cast_precision_loss, reason = "it is an estimate")]
         let wait = match line {
             0 => 0.0,
@@ -55,6 +64,12 @@ impl Outlook {
         #[expect(clippy::cast_possible_truncation, reason = "it is bounded just before")]
         let start = (wait <= FURTHEST).then(|| now + TimeDelta::milliseconds((wait * 1_000.0) as i64))?;
         Some(due.map_or(start, |due| due.max(start)))
+    }
+
+    /// How many wait before a job of this priority that comes now.
+    fn before(&self, now: DateTime<Utc>, priority: i16) -> u64 {
+        let own = now.timestamp_millis() / jobs::RANK_STEP_MS - i64::from(priority);
+        self.line.iter().filter(|(step, _)| *step <= own).map(|(_, count)| count).sum()
     }
 }
 
@@ -97,7 +112,7 @@ impl Outlooks {
             let inner = self.0.clone();
             tokio::spawn(async move { inner.refresh().await });
         }
-        state.known.get(queue).filter(|outlook| outlook.taken.elapsed() <= OLDEST).copied()
+        state.known.get(queue).filter(|outlook| outlook.taken.elapsed() <= OLDEST).cloned()
     }
 }
 
@@ -134,8 +149,8 @@ impl State {
         }
         let known = lines.iter().map(|line| {
             let pace_per_s = paces.get(line.queue.as_str()).copied().filter(|_| !line.paused);
-            let depth = u64::try_from(line.ready).unwrap_or(0);
-            (line.queue.clone(), Outlook { depth, as_of: line.as_of, pace_per_s, taken: Instant::now() })
+            let (depth, steps) = (line.ready.iter().map(|(_, count)| count).sum(), line.ready.as_slice().into());
+            (line.queue.clone(), Outlook { depth, as_of: line.as_of, pace_per_s, line: steps, taken: Instant::now() })
         });
         self.known = known.collect();
         self.workers = beats;
@@ -159,20 +174,33 @@ mod tests {
     use super::*;
 
     fn outlook(depth: u64, pace_per_s: Option<f64>) -> Outlook {
-        Outlook { depth, as_of: DateTime::UNIX_EPOCH, pace_per_s, taken: Instant::now() }
+        let line = [(0, depth)].into();
+        Outlook { depth, as_of: DateTime::UNIX_EPOCH, pace_per_s, line, taken: Instant::now() }
     }
 
     #[test]
     fn a_start_is_told_only_where_depth_and_pace_say_it() {
         let now = DateTime::UNIX_EPOCH;
         let at = |seconds| Some(now + TimeDelta::seconds(seconds));
-        assert_eq!(outlook(100, Some(10.0)).start(now, 0, None), at(10));
-        assert_eq!(outlook(100, Some(10.0)).start(now, 50, None), at(15));
-        assert_eq!(outlook(100, Some(10.0)).start(now, 0, at(60)), at(60));
-        assert_eq!(outlook(0, Some(0.0)).start(now, 0, None), at(0), "an idle worker takes it at once");
-        assert_eq!(outlook(1, Some(0.0)).start(now, 0, None), None, "nothing moves");
-        assert_eq!(outlook(0, None).start(now, 0, None), None, "nobody is there");
-        assert_eq!(outlook(u64::MAX / 2, Some(1.0)).start(now, 0, None), None);
+        let first = (0, 0);
+        assert_eq!(outlook(100, Some(10.0)).start(now, first, None), at(10));
+        assert_eq!(outlook(100, Some(10.0)).start(now, (50, 0), None), at(15));
+        assert_eq!(outlook(100, Some(10.0)).start(now, first, at(60)), at(60));
+        assert_eq!(outlook(0, Some(0.0)).start(now, first, None), at(0), "an idle worker takes it at once");
+        assert_eq!(outlook(1, Some(0.0)).start(now, first, None), None, "nothing moves");
+        assert_eq!(outlook(0, None).start(now, first, None), None, "nobody is there");
+        assert_eq!(outlook(u64::MAX / 2, Some(1.0)).start(now, first, None), None);
+    }
+
+    #[test]
+    fn a_start_heeds_priority_and_how_long_the_others_have_waited() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::hours(100);
+        let step = |priority: i64, waited: i64| 600 - waited - priority;
+        // So many wait: of priority 0 since just now, of priority 5, and of priority 0 since over an hour.
+        let line = [(step(0, 0), 100), (step(5, 0), 10), (step(0, 7), 1)].into();
+        let outlook = Outlook { depth: 111, as_of: now, pace_per_s: Some(1.0), line, taken: Instant::now() };
+        let wait = |priority| (outlook.start(now, (0, priority), None).unwrap() - now).num_seconds();
+        assert_eq!([0, -3, 1, 5, 6, 8].map(wait), [111, 111, 11, 11, 1, 0]);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //! given, a job of somebody else is not there.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{PgConnection, PgExecutor, types::Json};
 
 use super::{Error, within};
-use crate::model::id::{JobId, UserId};
+use crate::model::{
+    id::{JobId, UserId},
+    policy::PRIORITY_MAX,
+};
 
 /// Makes scheduled jobs whose time has come ready, at most `limit`; gives the queues they wait in, a name per job.
 /// Rides on `jobs_scheduled_idx`.
@@ -106,28 +109,37 @@ pub async fn count_ready(db: impl PgExecutor<'_>, queues: &[String], limit: i64)
 pub struct Line {
     /// The lane.
     pub queue: String,
-    /// Jobs whose time has come.
-    pub ready: i64,
+    /// Jobs whose time has come, by their place in line: so many at each rank in [`RANK_STEP_MS`], in no order.
+    pub ready: Json<Vec<(i64, u64)>>,
     /// Whether it, or all queues, are paused.
     pub paused: bool,
     /// When this was.
     pub as_of: DateTime<Utc>,
 }
 
+/// A point of priority in the rank of a job, in milliseconds: migration 0002 says it.
+pub const RANK_STEP_MS: i64 = 600_000;
+
 /// The lines of `queues`. Counts all that is ready, on `jobs_ready_idx` and `jobs_lanes_idx`: now and then, never per job.
+/// What has waited for so long that no priority overtakes it is counted as one.
 pub async fn lines(db: impl PgExecutor<'_>, queues: &[String]) -> Result<Vec<Line>, Error> {
     let statement = sqlx::query_as(
         "select q.name as queue,
-             (select count(*) from krilin.jobs j
-              where j.state = 'ready' and j.queue = q.name and j.user_id is null and j.concurrency_key is null)
-             + (select count(*) from krilin.jobs j
-                where j.state = 'ready' and j.queue = q.name and (j.user_id is not null or j.concurrency_key is not null))
-             as ready,
+             (select coalesce(jsonb_agg(jsonb_build_array(w.step, w.n)), '[]') from (
+                 select greatest(r.rank / $2, latest.step - 2 * $3::bigint) as step, count(*) as n
+                 from (select (extract(epoch from krilin.now()) * 1000)::bigint / $2 as step offset 0) as latest,
+                     (select j.rank from krilin.jobs j
+                      where j.state = 'ready' and j.queue = q.name and j.user_id is null and j.concurrency_key is null
+                      union all
+                      select j.rank from krilin.jobs j
+                      where j.state = 'ready' and j.queue = q.name
+                          and (j.user_id is not null or j.concurrency_key is not null)) as r
+                 group by 1) as w) as ready,
              exists (select from krilin.queues p where p.name in (q.name, 'all') and p.paused_at is not null) as paused,
              krilin.now() as as_of
          from unnest($1::text[]) as q(name)",
     );
-    within(statement.bind(queues).fetch_all(db)).await
+    within(statement.bind(queues).bind(RANK_STEP_MS).bind(i64::from(PRIORITY_MAX)).fetch_all(db)).await
 }
 
 /// How many live jobs of one kind stand where.

@@ -29,7 +29,7 @@ pub struct Receipt {
     /// Whether it is new, or what became of it where its unique key was taken.
     pub outcome: Placed,
     /// When it should start, from the queue's depth and what the workers started lately; null where that is not known.
-    /// A job with a higher priority than the others starts sooner.
+    /// An estimate that heeds priority and age, and neither limits nor the turns of users.
     pub expected_start_at: Option<DateTime<Utc>>,
 }
 
@@ -100,18 +100,20 @@ pub(super) struct Slip {
 impl Slip {
     /// For `job`, which comes behind so many others of its request. What it is told is put into its idempotency record.
     pub(super) fn of(web: &Web, caller: &Caller, job: &mut NewJob, behind: usize) -> Self {
-        let queue = web.queue().policies().get(&job.kind).map(|policy| policy.queue.clone()).unwrap_or_default();
+        let policy = web.queue().policies().get(&job.kind);
+        let queue = policy.map(|policy| policy.queue.clone()).unwrap_or_default();
+        let priority = job.priority.or_else(|| policy.map(|policy| policy.priority)).unwrap_or_default();
         let outlook = web.queue().outlook(&queue);
         let now = web.clock().now();
         let due =
             job.run_at.or_else(|| job.delay.and_then(|delay| Some(now + chrono::TimeDelta::from_std(delay).ok()?)));
         let behind = u64::try_from(behind).unwrap_or(u64::MAX);
         let told = Told {
-            expected_start_at: outlook.and_then(|outlook| outlook.start(now, behind, due)),
+            expected_start_at: outlook.as_ref().and_then(|outlook| outlook.start(now, (behind, priority), due)),
             queue: QueueDepth {
                 name: queue,
-                depth: outlook.map(|outlook| outlook.depth),
-                as_of: outlook.map(|outlook| outlook.as_of),
+                depth: outlook.as_ref().map(|outlook| outlook.depth),
+                as_of: outlook.as_ref().map(|outlook| outlook.as_of),
             },
             budget: Budget::of(caller),
         };
