@@ -193,6 +193,12 @@ begin
     end if;
 end $$;
 
+-- The period of the rate that counts what `subject` spends of a queue; null when there is none.
+create function krilin.window_of(settings krilin.queues, subject text) returns interval language sql stable as $$
+    select case when subject = '' then settings.rate_period when subject like 'user:%' then settings.user_rate_period
+        else settings.key_rate_period end
+$$;
+
 -- Locks the first jobs of a lane: at most `most`, and what `units` allow. A job that costs more than all units of its rate takes all.
 create function krilin.take(
     of_queue text, of_line uuid, of_lane bigint, most integer, units bigint, cost_max bigint, out picked tid[], out taken integer, out spent bigint)

@@ -13,7 +13,7 @@ use crate::{
         job::{Failure, Outcome},
     },
     queue::registry::{Attempt, Handler},
-    store::{Error, enqueue, fires, history, reports},
+    store::{Error, enqueue, fires, flow, history, reports},
 };
 
 /// Partitions that exist before their day comes.
@@ -50,18 +50,32 @@ impl Handler for Retention {
                     break;
                 }
             }
-            let fires = forget_fires(pool).await?;
+            let (fires, spent) = (forget_fires(pool).await?, forget_spent(pool).await?);
             history::analyze(pool).await?;
             tracing::info!(created, dropped, keys, attempts, "retention: {created} partitions made, {dropped} dropped");
             let result = serde_json::json!({
                 "partitions_created": created, "partitions_dropped": dropped,
                 "idempotency_keys_forgotten": keys, "attempts_forgotten": attempts,
                 "unique_periods_forgotten": periods, "logs_forgotten": logs, "fires_forgotten": fires,
+                "spent_forgotten": spent,
             });
             let result = to_raw_value(&result).map_err(|cause| CtxError::new(Code::Internal, cause.to_string()))?;
             Ok(Outcome::Done(Some(result)))
         })
     }
+}
+
+/// What nobody's rate reaches any more.
+async fn forget_spent(pool: &PgPool) -> Result<u64, Error> {
+    let mut forgotten = 0;
+    for _ in 0..PAGES {
+        let page = flow::prune_spent(pool, PAGE).await?;
+        forgotten += page;
+        if page == 0 {
+            break;
+        }
+    }
+    Ok(forgotten)
 }
 
 /// Old rows of the ledger, and schedules that ended long ago.

@@ -139,6 +139,17 @@ pub async fn parts(db: &mut PgConnection, queue: Option<&str>, limit: i64) -> Re
     Ok((shares, limits))
 }
 
+/// Forgets units that no window of their rate reaches any more, at most `limit` rows; gives how many. A subject that starts
+/// again and again sees to its own (`krilin.spend`): this is for those who never come back, and for rates that were lifted.
+pub async fn prune_spent(db: impl PgExecutor<'_>, limit: i64) -> Result<u64, Error> {
+    let statement = sqlx::query(
+        "delete from krilin.rate_spent where ctid = any (array(
+             select s.ctid from krilin.rate_spent s left join krilin.queues q on q.name = s.queue
+             where s.at <= krilin.now() - coalesce(krilin.window_of(q, s.subject), interval '0') limit $1))",
+    );
+    Ok(within(statement.bind(limit).execute(db)).await?.rows_affected())
+}
+
 /// Shares of users, by queue.
 pub type Shares = BTreeMap<String, BTreeMap<UserId, Share>>;
 /// Limits of keys, by queue.

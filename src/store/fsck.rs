@@ -132,6 +132,74 @@ pub const INVARIANTS: &[Invariant] = &[
                          where c.parent_id = j.id and c.finished_at > krilin.now() - bound.promotion_overdue)",
     },
     Invariant {
+        name: "limits_hold",
+        promise: "no more jobs of a queue, of a user or with a key run than the settings allow",
+        remedy: BY_HAND,
+        // More may run on after a limit was lowered: only what began since then speaks against it.
+        breaches: "with running as (
+                       select j.queue, j.user_id, j.concurrency_key, j.started_at > q.updated_at + bound.lease_overdue as since
+                       from bound, krilin.jobs j left join krilin.queues q on q.name = j.queue
+                       where j.state = 'running'),
+                   counted (subject, queue, key, n, since, most) as (
+                       select 'all queues', 'all', null, count(*), bool_or(j.started_at > q.updated_at + bound.lease_overdue),
+                           q.max_running
+                       from bound, krilin.jobs j, krilin.queues q
+                       where j.state = 'running' and q.name = 'all' group by q.name
+                       union all
+                       select format('queue %s', r.queue), r.queue, null, count(*), bool_or(r.since), q.max_running
+                       from running r join krilin.queues q on q.name = r.queue group by r.queue, q.name
+                       union all
+                       select format('user %s in queue %s', r.user_id, r.queue), r.queue, null, count(*), bool_or(r.since),
+                           coalesce(u.max_running, q.max_running_per_user)
+                       from running r join krilin.queues q on q.name = r.queue
+                       left join krilin.queue_users u on u.queue = r.queue and u.user_id = r.user_id
+                       where r.user_id is not null group by r.queue, r.user_id, u.queue, u.user_id, q.name
+                       union all
+                       select format('the key %s in queue %s', r.concurrency_key, r.queue), r.queue, r.concurrency_key, count(*),
+                           bool_or(coalesce(r.since, true)), coalesce(k.max_running, q.max_running_per_key, 1)
+                       from running r left join krilin.queues q on q.name = r.queue
+                       left join krilin.queue_keys k on k.queue = r.queue and k.key = r.concurrency_key
+                       where r.concurrency_key is not null
+                       group by r.queue, r.concurrency_key, k.queue, k.key, q.name)
+                   select format('%s jobs of %s run, and %s may', n, subject, most)
+                   from counted where n > most and since",
+    },
+    Invariant {
+        name: "rates_hold",
+        promise: "no more was started in the present window of an exact rate than the rate allows",
+        remedy: BY_HAND,
+        breaches: "select format('%s units of queue %s (%s) were started within %s, and %s may be', sum(s.units), s.queue,
+                       coalesce(nullif(s.subject, ''), 'as a whole'), min(period), min(most))
+                   from bound, krilin.rate_spent s join krilin.queues q on q.name = s.queue,
+                       lateral (select krilin.window_of(q, s.subject) as period, case when s.subject = '' then q.rate_units
+                           when s.subject like 'user:%' then q.user_rate_units else q.key_rate_units end as most) as rate
+                   where s.at > krilin.now() - period and s.at > q.updated_at + bound.lease_overdue
+                   group by s.queue, s.subject having sum(s.units) > min(most)",
+    },
+    Invariant {
+        name: "spent_is_forgotten",
+        promise: "units that no window of a rate reaches any more are forgotten within days",
+        remedy: NO_RETENTION,
+        breaches: "select format('%s units of queue %s (%s), started at %s', s.units, s.queue,
+                       coalesce(nullif(s.subject, ''), 'as a whole'), s.at)
+                   from bound, krilin.rate_spent s left join krilin.queues q on q.name = s.queue
+                   where s.at < krilin.now() - coalesce(krilin.window_of(q, s.subject), interval '0')
+                       - make_interval(days => bound.days_ahead)
+                   order by s.at",
+    },
+    Invariant {
+        name: "schedule_is_in_its_ledger",
+        promise: "the latest job of a schedule stands in its ledger",
+        remedy: BY_HAND,
+        breaches: "select format('schedule %s (%s) made job %s at %s, which its ledger does not know', s.id, s.name,
+                       s.last_job_id, s.last_fired_at)
+                   from krilin.schedules s, bound
+                   where s.last_job_id is not null
+                     and s.last_fired_at > krilin.now() - bound.history_kept + interval '1 hour'
+                     and not exists (
+                         select from krilin.occurrences o where o.schedule_id = s.id and o.job_id = s.last_job_id)",
+    },
+    Invariant {
         name: "schedule_is_looked_at",
         promise: "an active schedule has a next fire, and is looked at within a minute of its time",
         remedy: "no scheduler looks: start `krilin schedule run`, or `krilin up`; read its log",

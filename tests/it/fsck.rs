@@ -63,6 +63,34 @@ const PLANTS: &[(&str, &str)] = &[
         "{JOB}, children_when) values (gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'parked', 'all_done')",
     ),
     (
+        "limits_hold",
+        "insert into krilin.queues (name, max_running, max_running_per_user, updated_at, updated_by)
+         select name, most, per_user, krilin.now() - interval '1 hour', 'Ada'
+         from (values ('all', 3, null), ('q', 2, 1)) as limits (name, most, per_user);
+         {JOB}, lease_token, lease_until, worker_id, started_at, user_id, concurrency_key)
+         select gen_random_uuid(), 'k', 'q', '{}', 0, 3, krilin.now(), krilin.now(), 'running', gen_random_uuid(),
+             krilin.now() + interval '1 hour', gen_random_uuid(), krilin.now(), uuid_nil, key
+         from (values (null), (null), ('same'), ('same')) as keys (key),
+             (select '00000000-0000-0000-0000-000000000000'::uuid) as nil (uuid_nil)",
+    ),
+    (
+        "rates_hold",
+        "insert into krilin.queues (name, rate_units, rate_period, updated_at, updated_by)
+         values ('q', 3, '1 hour', krilin.now() - interval '1 hour', 'Ada');
+         insert into krilin.rate_spent (queue, subject, at, units) select 'q', '', krilin.now(), 2 from generate_series(1, 2)",
+    ),
+    (
+        "spent_is_forgotten",
+        "insert into krilin.rate_spent (queue, subject, at, units) values ('q', 'key:k', krilin.now() - interval '3 days', 1)",
+    ),
+    (
+        "schedule_is_in_its_ledger",
+        "insert into krilin.schedules (id, name, origin, kind, args, every_ms, timezone, anchor_at, tzdata, created_at, updated_at,
+             state, last_job_id, last_fired_at)
+         values (gen_random_uuid(), 's', 'operator', 'k', '{}', 60000, 'UTC', krilin.now(), '2026a', krilin.now(), krilin.now(),
+             'paused', gen_random_uuid(), krilin.now())",
+    ),
+    (
         "schedule_is_looked_at",
         "insert into krilin.schedules (id, name, origin, kind, args, every_ms, timezone, anchor_at, tzdata, created_at, updated_at, due_at)
          values (gen_random_uuid(), 's', 'operator', 'k', '{}', 60000, 'UTC', krilin.now(), '2026a', krilin.now(), krilin.now(),
@@ -162,6 +190,26 @@ async fn fsck_finds_each_planted_fault_and_no_other() {
         let found = findings.iter().find(|finding| finding.name == *name).unwrap();
         assert!(found.count >= Some(1) && !found.examples.is_empty() && found.remedy.is_some(), "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn fsck_says_whose_limit_does_not_hold_and_none_that_was_lowered_since() {
+    let world = lively().await.world;
+    let plant = PLANTS.iter().find(|(name, _)| *name == "limits_hold").unwrap().1.replace("{JOB}", JOB);
+    sqlx::raw_sql(AssertSqlSafe(plant)).execute(&world.owner).await.unwrap();
+    let mut told = look(&world).await.into_iter().find(|finding| finding.name == "limits_hold").unwrap().examples;
+    told.sort();
+    let user = "user 00000000-0000-0000-0000-000000000000";
+    let expected = [
+        "2 jobs of the key same in queue q run, and 1 may".to_owned(),
+        "4 jobs of all queues run, and 3 may".to_owned(),
+        "4 jobs of queue q run, and 2 may".to_owned(),
+        format!("4 jobs of {user} in queue q run, and 1 may"),
+    ];
+    assert_eq!(told, expected);
+    let lowered = "update krilin.queues set updated_at = krilin.now()";
+    sqlx::raw_sql(lowered).execute(&world.owner).await.unwrap();
+    assert!(broken(&look(&world).await).is_empty());
 }
 
 #[tokio::test]

@@ -54,6 +54,12 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
     let fire = "insert into krilin.occurrences (schedule_id, nominal_at, due_at, fired_at, outcome, late_ms)
                 select gen_random_uuid(), now, now, now, 'skipped', 0 from krilin.now() as now";
     sqlx::raw_sql(fire).execute(&world.pool).await.unwrap();
+    // A rate that was lifted, one whose window is over, and one whose window is not: by the shift of the clock below.
+    let spent = "insert into krilin.queues (name, rate_units, rate_period, user_rate_units, user_rate_period, updated_at, updated_by)
+                 values ('system', 100, '41 days', 100, '1 hour', krilin.now(), 'Ada');
+                 insert into krilin.rate_spent (queue, subject, at, units)
+                 select 'system', subject, krilin.now(), 1 from unnest(array['', 'user:u', 'key:k']) as subject";
+    sqlx::raw_sql(spent).execute(&world.pool).await.unwrap();
     world.advance(DAY * 40).await;
 
     let options = WorkerOptions::new(vec![Lane::new("system", 2)]);
@@ -67,9 +73,13 @@ async fn retention_comes_by_itself_once_a_day_and_bounds_the_history() {
         result,
         json!({
             "partitions_created": 8, "partitions_dropped": 8, "idempotency_keys_forgotten": 1, "attempts_forgotten": 1,
-            "unique_periods_forgotten": 0, "logs_forgotten": 0, "fires_forgotten": 1
+            "unique_periods_forgotten": 0, "logs_forgotten": 0, "fires_forgotten": 1,
+            "spent_forgotten": 2
         })
     );
+    let left = sqlx::query_scalar::<_, String>("select subject from krilin.rate_spent");
+    let left = left.fetch_all(&world.pool).await.unwrap();
+    assert!(!left.is_empty() && left.iter().all(String::is_empty), "what a window still reaches: {left:?}");
     let after = partitions(&world).await;
     assert_eq!(after.len(), 8);
     assert!(before.iter().all(|name| !after.contains(name)));
