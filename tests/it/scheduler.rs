@@ -109,8 +109,9 @@ async fn a_scheduler_outlives_its_postgres() {
         .execute(&pool)
         .await
         .unwrap();
-    until(async || sqlx::query("select 1").execute(&pool).await.ok()).await;
-    soon(&pool, &schedules, 50).await;
+    // Of the pool's connections any may have been cut; who asks here has one of its own.
+    let fresh = store::pool(&cluster.url("krilin_runtime", DATABASE), "krilin-test", 1).unwrap();
+    soon(&fresh, &crate::schedule::schedules(&fresh), 50).await;
     assert_eq!(fired(&pool, 3).await.len(), 3);
     running.stop().await;
     tokio::time::timeout(Duration::from_secs(20), cluster.stop()).await.unwrap().unwrap();
