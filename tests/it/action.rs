@@ -1,6 +1,6 @@
 //! Actions as jobs: an app's code, what it writes and the job's end, as one.
 
-use std::sync::Arc;
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use krilin::{
     apps::publish,
@@ -10,6 +10,7 @@ use krilin::{
         bundle::Bundle,
         id::{AppId, JobId, LeaseToken, UserId},
         job::{ClaimedJob, JobView, Lease, NewJob, State, Ties, Tries},
+        policy::Policy,
     },
     queue::{
         Queue,
@@ -22,7 +23,12 @@ use krilin::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use crate::{kinds::PATIENCE, kit, kit::Kit};
+use crate::{
+    cluster::Directory,
+    kinds::{PATIENCE, until},
+    kit,
+    kit::Kit,
+};
 
 const CODE: &str = r#"
 export async function increment(ctx) {
@@ -198,6 +204,47 @@ async fn an_action_that_fails_leaves_nothing_and_says_where() {
     assert_eq!(stage.counts().await, [0_i64; 0]);
     assert_eq!(stage.ended(stage.enqueue("increment").await).await.state, State::Done, "the worker goes on");
     worker.stop().await;
+}
+
+/// The children that run `program`, and what each has used of the CPU, in clock ticks (proc_pid_stat(5), utime).
+fn children(program: &Path) -> HashMap<u32, u64> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let ours = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).next() == Some(program.as_os_str().as_encoded_bytes())
+    };
+    let ticks = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some((pid, stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?))
+    };
+    pids.filter(ours).filter_map(ticks).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_child_of_a_cancelled_action_that_does_not_listen_is_killed_after_its_grace() {
+    let mut stage = Stage::new().await;
+    // Under a name of its own, so that its children are told from those of other tests.
+    let directory = Directory::new("grace");
+    let program = directory.0.join("krilin");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_krilin"), &program).unwrap();
+    stage.actions.sandbox = Pool::start(PoolOptions { size: 2, ..PoolOptions::of(&program) }).unwrap();
+    let text = jobs::POLICIES.iter().find(|(kind, _)| *kind == "app_action").unwrap().1;
+    let hasty = Policy::parse("app_action", &format!("grace = \"100ms\"\n{text}"), &[]).unwrap();
+    let policies = jobs::policies(None).unwrap().with("app_action", hasty);
+    stage.queue = Queue::new(&stage.kit.world.pool, Arc::new(SystemClock), policies);
+    until(async || (children(&program).len() == 2).then_some(())).await;
+    let before = children(&program);
+    let worker = stage.worker();
+    let id = stage.enqueue("write_and_spin").await;
+    let spins = |(pid, ticks): (u32, u64)| (ticks >= before.get(&pid).copied().unwrap_or(0) + 5).then_some(pid);
+    let spinning = until(async || children(&program).into_iter().find_map(spins)).await;
+    stage.queue.cancel(id, None).await.unwrap();
+    assert_eq!(stage.ended(id).await.state, State::Cancelled);
+    until(async || (!children(&program).contains_key(&spinning)).then_some(())).await;
+    assert_eq!(stage.counts().await, [0_i64; 0], "what it wrote went with it");
+    assert_eq!(stage.ended(stage.enqueue("increment").await).await.state, State::Done, "another child is there");
+    assert!(worker.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
