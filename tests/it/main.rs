@@ -39,6 +39,7 @@ mod orders;
 #[cfg(feature = "otel")]
 mod otel;
 mod outage;
+mod peers;
 mod policy;
 mod postgres;
 mod publish;

@@ -12,7 +12,7 @@ mod report;
 mod run;
 mod table;
 
-use std::process::ExitCode;
+use std::{fs, path::Path, process::ExitCode};
 
 use krilin_os::cluster::Cluster;
 
@@ -60,6 +60,7 @@ async fn main() -> ExitCode {
     println!("{}", table.words());
     let mut report = Report::new("peers");
     table.figures(&mut report);
-    picture::draw(&table);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers.svg");
+    fs::write(path, picture::draw(&table.panels(), "krilin")).expect("the picture can be written");
     ExitCode::from(u8::from(!report.finish()))
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
+    picture::Panel,
     report::{Goal, Report},
     run::SYSTEMS,
 };
@@ -30,6 +31,16 @@ const MEASURES: &[(&str, &str)] = &[
     ("drain_wal_bytes_per_job", "WAL per job drained, bytes"),
     ("enqueue1_commits_per_job", "commits per job enqueued"),
     ("drain_commits_per_job", "commits per job drained"),
+];
+
+/// The panels of the picture: measures and their titles.
+const PANELS: &[(&str, &str)] = &[
+    ("drain", "Drain, jobs/s"),
+    ("bulk", "Bulk enqueue, jobs/s"),
+    ("enqueue16", "Enqueue by 16 producers, jobs/s"),
+    ("enqueue1", "Enqueue by one producer, jobs/s"),
+    ("idle_p50_ms", "Idle pickup, median ms (less is better)"),
+    ("load200_p99_ms", "Pickup at 200 jobs/s, p99 ms (less is better)"),
 ];
 
 /// A ratio: Krilin's median of one measure over another's median of one, and its goal.
@@ -93,6 +104,17 @@ impl Table {
             let _ = writeln!(words, "| {title} | {} |", cells.join(" | "));
         }
         words
+    }
+
+    /// What the picture shows: the medians of Krilin and of its peers. Plain SQL is not in it: it is no system that one could
+    /// use instead.
+    pub fn panels(&self) -> Vec<Panel<'static>> {
+        let systems = || SYSTEMS.iter().filter(|system| system.name != "limit");
+        let panel = |(measure, title): &(&str, &'static str)| {
+            let bars = systems().filter_map(|system| Some((system.name, self.median(system.name, measure)?)));
+            Panel { title, bars: bars.collect() }
+        };
+        PANELS.iter().map(panel).collect()
     }
 
     /// The ratios with their goals, then every median.
