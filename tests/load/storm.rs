@@ -30,6 +30,8 @@ use crate::{
 
 /// Jobs of one enqueue.
 const BATCH: usize = 250;
+/// Enqueues a second, where a batch is smaller for it.
+const ENQUEUES_PER_S: usize = 5;
 /// The most jobs a second that are asked for: below what the workers do on two cores, so that what is made up for after a
 /// fault can be seen.
 const PACE_MAX: f64 = 1_200.0;
@@ -79,7 +81,8 @@ fn seconds_for(jobs: usize) -> u64 {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 async fn produce(queue: Queue, pool: PgPool, jobs: usize, seconds: u64) -> f64 {
     let pace = jobs as f64 / seconds as f64;
-    let batch = BATCH.min((jobs / usize::try_from(seconds).unwrap_or(1)).max(1));
+    let each_second = jobs / usize::try_from(seconds).unwrap_or(1);
+    let batch = BATCH.min((each_second / ENQUEUES_PER_S).max(1));
     let begun = Instant::now();
     let mut asked = 0;
     while asked < jobs {

@@ -27,6 +27,8 @@ const CALM: Duration = Duration::from_secs(12);
 const AFTER_KILL: Duration = Duration::from_secs(16);
 /// After any other fault.
 const AFTER: Duration = Duration::from_secs(12);
+/// How long a worker is watched for a job in the middle of which it can be killed.
+const CATCH: Duration = Duration::from_secs(5);
 /// How long Postgres does not answer.
 const STALL: Duration = Duration::from_mins(1);
 /// How long notices are kept from being heard, and the pool from being used.
@@ -151,12 +153,30 @@ impl Storm {
         sleep(if fault == Fault::Kill { AFTER_KILL } else { AFTER }).await;
     }
 
-    /// Kills the oldest worker and starts another.
+    /// Kills the oldest worker in the middle of a job and starts another.
     async fn kill(&mut self) {
         let mut victim = self.workers.remove(0);
+        self.catch(&victim.id).await;
         self.killed.insert(victim.id.clone(), SystemClock.now());
         victim.kill();
         self.workers.push(Process::start(&self.url).await);
+    }
+
+    /// Waits until `worker` has just begun a job that takes long, at most [`CATCH`]: where jobs are few, most kills would
+    /// leave nothing to rescue.
+    async fn catch(&self, worker: &str) {
+        let begun = Instant::now();
+        let statement = "select exists (
+                select from krilin.jobs
+                where state = 'running' and worker_id::text = $1 and started_at > krilin.now() - interval '100 milliseconds'
+                    and ((args ->> 'before')::integer > 0 or (args ->> 'after')::integer > 0))";
+        while begun.elapsed() < CATCH {
+            let caught = sqlx::query_scalar(statement).bind(worker).fetch_one(&self.admin).await;
+            if caught.unwrap_or(false) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends the sessions of Krilin's role for which `which` holds.
