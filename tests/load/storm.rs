@@ -142,6 +142,7 @@ fn report(counted: &Counted, settled: Duration, whole: Duration) -> bool {
     report.figure("jobs_applied_twice", counted.applied_twice as f64, "", Goal::Is(0.0));
     report.figure("jobs_stuck", counted.stuck as f64, "", Goal::Is(0.0));
     report.figure("false_rescues", counted.false_rescues as f64, "", Goal::Is(0.0));
+    report.figure("jobs_of_unheard_claims", counted.unheard_claims as f64, "", Goal::Told);
     report.figure("jobs_rescued", counted.rescued as f64, "", Goal::AtLeast(1.0));
     report.figure("rescue_p99_s", counted.rescue_p99_s, "s", Goal::AtMost(RESCUE_GOAL_S));
     report.figure("recovered_95_s", counted.recovered_95_s, "s", Goal::AtMost(RECOVERY_GOAL_S));

@@ -18,6 +18,8 @@ const RECOVERED: f64 = 0.95;
 const WINDOW_S: i64 = 3;
 /// The longest recovery that is looked for, in seconds.
 const RECOVERY_MAX_S: i64 = 300;
+/// How long before its session was cut off a claim may have begun whose answer was lost with it.
+const ANSWER: TimeDelta = TimeDelta::seconds(1);
 /// The longest one statement of fsck may run.
 const FSCK_TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -30,6 +32,7 @@ pub struct Counted {
     pub stuck: i64,
     pub rescued: usize,
     pub false_rescues: usize,
+    pub unheard_claims: usize,
     pub rescue_p99_s: f64,
     pub recovered_95_s: f64,
     pub findings: usize,
@@ -65,16 +68,23 @@ pub async fn count(pool: &PgPool, storm: &Storm, pace: f64) -> Counted {
     for (fault, _) in &storm.over {
         *counted.faults.entry(fault.figure()).or_default() += 1;
     }
-    let lost: Vec<(String, DateTime<Utc>)> =
-        sqlx::query_as("select worker_id::text, finished_at from krilin.attempts where outcome = 'lost'")
+    let lost: Vec<(String, DateTime<Utc>, DateTime<Utc>)> =
+        sqlx::query_as("select worker_id::text, started_at, finished_at from krilin.attempts where outcome = 'lost'")
             .fetch_all(&mut db)
             .await
             .expect("Postgres is back");
     let mut rescues = Vec::new();
-    for (worker, freed) in lost {
+    let unheard =
+        |claimed: DateTime<Utc>| storm.cuts.iter().any(|(from, to)| claimed >= *from - ANSWER && claimed <= *to);
+    for (worker, claimed, freed) in lost {
         match storm.killed.get(&worker) {
             Some(killed) if freed >= *killed => rescues.push((freed - *killed).as_seconds_f64()),
-            _ => counted.false_rescues += 1,
+            // The worker lives and does not have these jobs: that they were rescued is right.
+            _ if unheard(claimed) => counted.unheard_claims += 1,
+            _ => {
+                eprintln!("false rescue at {freed}, of a job that worker {worker} claimed at {claimed}");
+                counted.false_rescues += 1;
+            }
         }
     }
     counted.rescued = rescues.len();

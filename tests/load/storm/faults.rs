@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use krilin::{
     clock::SystemClock,
     cluster::{Cluster, DATABASE},
@@ -27,6 +27,8 @@ const CALM: Duration = Duration::from_secs(12);
 const AFTER_KILL: Duration = Duration::from_secs(16);
 /// After any other fault.
 const AFTER: Duration = Duration::from_secs(12);
+/// Sessions are cut off within this.
+const CUT: TimeDelta = TimeDelta::seconds(2);
 /// How long a worker is watched for a job in the middle of which it can be killed.
 const CATCH: Duration = Duration::from_secs(5);
 /// How long Postgres does not answer.
@@ -82,6 +84,8 @@ pub struct Storm {
     pub killed: BTreeMap<String, DateTime<Utc>>,
     /// When each fault was over.
     pub over: Vec<(Fault, DateTime<Utc>)>,
+    /// When sessions were cut off, from and to: of a claim that committed just then, the worker may never have heard.
+    pub cuts: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     /// When the first fault began.
     pub calm_until: Option<DateTime<Utc>>,
 }
@@ -95,7 +99,16 @@ impl Storm {
         for _ in 0..WORKERS {
             workers.push(Process::start(&url).await);
         }
-        Self { cluster, url, admin, workers, killed: BTreeMap::new(), over: Vec::new(), calm_until: None }
+        Self {
+            cluster,
+            url,
+            admin,
+            workers,
+            killed: BTreeMap::new(),
+            over: Vec::new(),
+            cuts: Vec::new(),
+            calm_until: None,
+        }
     }
 
     /// The least that all faults in turn take, in seconds.
@@ -124,6 +137,7 @@ impl Storm {
     }
 
     async fn make(&mut self, fault: Fault) {
+        let begun = SystemClock.now();
         match fault {
             Fault::Kill => self.kill().await,
             Fault::Restart => {
@@ -150,6 +164,10 @@ impl Storm {
         let now = SystemClock.now();
         eprintln!("{:<22} over at {}", fault.figure(), now.format("%T"));
         self.over.push((fault, now));
+        if matches!(fault, Fault::Restart | Fault::Terminate | Fault::Exhaust) {
+            // Hoarding goes on long after the sessions were ended.
+            self.cuts.push((begun, now.min(begun + CUT)));
+        }
         sleep(if fault == Fault::Kill { AFTER_KILL } else { AFTER }).await;
     }
 
