@@ -18,6 +18,7 @@ use super::{
     limits::{CACHE_BYTES, FRAME_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
     names::Names,
     native::{self, Later, Shared},
+    parse::parse,
     protocol::{DoneReport, Kind, RunOrder, ThrewReport},
     thrown,
 };
@@ -261,7 +262,7 @@ pub(super) fn load<'js>(ctx: &Ctx<'js>, compiled: Compiled) -> rquickjs::Result<
 /// The pass: module, handler, result as JSON text.
 fn pass(ctx: &Ctx<'_>, app: App, order: &RunOrder<'_>, pipe: &mut Pipe, shared: &Shared) -> Result<String, Stop> {
     let hooks: Object<'_> = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
-    let facts = ctx.json_parse(order.facts.get())?;
+    let facts = parse(ctx, order.facts.get())?;
     hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>((
         facts,
         millis(order.now_ms),
@@ -278,7 +279,7 @@ fn pass(ctx: &Ctx<'_>, app: App, order: &RunOrder<'_>, pipe: &mut Pipe, shared: 
         let message = format!("{} exports no function `{entry}`", order.name);
         return Err(Stop::Threw(thrown::plain(Code::NotFound, &message)));
     }
-    let input = ctx.json_parse(order.input.get())?;
+    let input = parse(ctx, order.input.get())?;
     let returned: Promise<'_> = hooks.get::<_, Function<'_>>("start")?.call((handler, input))?;
     pump(ctx, &hooks, &returned, pipe, shared)?;
     let value = returned.result::<Value<'_>>().transpose()?;
@@ -318,7 +319,7 @@ fn pump<'js>(
         let calls: String = take.call(())?;
         if !calls.is_empty() {
             let answers = ask(&calls, pipe, shared).map_err(Stop::Pipe)?;
-            hooks.get::<_, Function<'_>>("settle")?.call::<_, ()>((ctx.json_parse(answers)?,))?;
+            hooks.get::<_, Function<'_>>("settle")?.call::<_, ()>((parse(ctx, &answers)?,))?;
         } else if awaited.state() == PromiseState::Pending {
             let message = "the handler waits for a promise that nothing can settle";
             return Err(Stop::Threw(thrown::plain(Code::Stalled, message)));
@@ -329,12 +330,12 @@ fn pump<'js>(
 }
 
 /// Sends the calls that are pending and waits for the answers.
-fn ask(calls: &str, pipe: &mut Pipe, shared: &Shared) -> io::Result<Vec<u8>> {
+fn ask(calls: &str, pipe: &mut Pipe, shared: &Shared) -> io::Result<String> {
     let log = serde_json::to_string(&shared.take_log())?;
     let report = format!(r#"{{"log":{log},"cpu_us":{},"calls":[{calls}]}}"#, micros(shared.used()));
     pipe.send(Kind::Ops, report.as_bytes())?;
     match pipe.receive()? {
-        Some(Kind::Settle) => Ok(std::mem::take(&mut pipe.order)),
+        Some(Kind::Settle) => String::from_utf8(std::mem::take(&mut pipe.order)).map_err(io::Error::other),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

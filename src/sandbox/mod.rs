@@ -11,6 +11,7 @@
 //! child     the child's main loop        lockdown   what it gives up before it reads a byte
 //! engine    one pass in QuickJS          prelude.js what app code sees; late.js, web.js, time.js: what of it is loaded when it is needed
 //! names     which of our names an app's text has
+//! parse     JSON into values of the engine
 //! ```
 
 pub mod child;
@@ -21,6 +22,7 @@ mod limits;
 mod lockdown;
 mod names;
 mod native;
+mod parse;
 mod pool;
 mod protocol;
 mod spawner;

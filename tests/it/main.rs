@@ -40,6 +40,7 @@ mod orders;
 mod otel;
 mod outage;
 mod peers;
+mod parse;
 mod policy;
 mod postgres;
 mod publish;
