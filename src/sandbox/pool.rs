@@ -14,7 +14,6 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use tokio::{
-    net::UnixStream,
     sync::{Mutex, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
@@ -24,7 +23,7 @@ use super::{
     facts::Facts,
     limits::{FRAME_BYTES, Limits, SOURCE_BYTES},
     protocol::Kind,
-    spawner::Spawner,
+    spawner::{Spawner, Started},
     tally::{Counters, Tally},
     turn::{Line, Turn},
 };
@@ -258,7 +257,7 @@ impl Inner {
     fn add(self: Arc<Self>) {
         let inner = Arc::downgrade(&self);
         let runtime = self.runtime.clone();
-        let ready = move |started: io::Result<(Child, std::os::unix::net::UnixStream)>| {
+        let ready = move |started: io::Result<Started>| {
             let Some(inner) = inner.upgrade() else { return };
             runtime.spawn(async move { inner.welcome(started).await });
         };
@@ -266,12 +265,13 @@ impl Inner {
     }
 
     /// Waits until a new child is warm and puts it into the pool; starts another if it never is.
-    async fn welcome(self: Arc<Self>, started: io::Result<(Child, std::os::unix::net::UnixStream)>) {
+    async fn welcome(self: Arc<Self>, started: io::Result<Started>) {
         let mut process = None;
         let warm = async {
-            let (child, socket) = started?;
+            let Started { process: child, orders, reports } = started?;
+            let pid = child.id();
             process = Some(child);
-            let mut line = Line::new(UnixStream::from_std(socket)?, process.as_ref().map_or(0, Child::id));
+            let mut line = Line::new(orders, reports, pid)?;
             match timeout(START_TIMEOUT, line.receive()).await {
                 Ok(Ok(Kind::Ready)) => Ok(line),
                 Ok(Ok(_)) => Err(io::Error::other("its first word is not that it is ready")),

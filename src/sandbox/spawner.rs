@@ -4,8 +4,7 @@
 //! as long as the pool, which no thread of an asynchronous runtime promises.
 
 use std::{
-    io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    io::{self, PipeReader, PipeWriter},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
@@ -17,7 +16,14 @@ pub(super) struct Spawner {
     asks: Sender<Ask>,
 }
 
-type Report = Box<dyn FnOnce(io::Result<(Child, UnixStream)>) + Send>;
+/// A child, and the parent's ends of the pipes that are its input and its output.
+pub(super) struct Started {
+    pub(super) process: Child,
+    pub(super) orders: PipeWriter,
+    pub(super) reports: PipeReader,
+}
+
+type Report = Box<dyn FnOnce(io::Result<Started>) + Send>;
 
 enum Ask {
     Spawn(Report),
@@ -58,19 +64,19 @@ fn attend(program: &PathBuf, inbox: &Receiver<Ask>) {
     }
 }
 
-/// Starts a child with one socket as its input and output, and nothing else: no environment but the zone of the C library.
-fn spawn(program: &PathBuf) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let theirs = OwnedFd::from(theirs);
-    let child = Command::new(program)
+/// Starts a child with two pipes as its input and output, and nothing else: no environment but the zone of the C library.
+/// Pipes and no socket: who reads from a socket wakes the one at its other end, who may write again but waits to read.
+fn spawn(program: &PathBuf) -> io::Result<Started> {
+    let (input, orders) = io::pipe()?;
+    let (reports, output) = io::pipe()?;
+    let process = Command::new(program)
         .arg("sandbox")
         .env_clear()
         .env("TZ", "UTC0")
         .current_dir("/")
-        .stdin(theirs.try_clone()?)
-        .stdout(theirs)
+        .stdin(input)
+        .stdout(output)
         .stderr(Stdio::null())
         .spawn()?;
-    Ok((child, ours))
+    Ok(Started { process, orders, reports })
 }

@@ -1,11 +1,18 @@
 //! The parent's half of one pass: orders down, reports up, a clock beside them.
 
-use std::{collections::HashSet, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, PipeReader, PipeWriter},
+    os::unix::fs::FileExt,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::unix::pipe,
     time::{Instant, timeout_at},
 };
 
@@ -24,9 +31,10 @@ use crate::model::{
 /// The least time between two looks at a child that is late by the wall but not by its CPU clock: the machine is busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// The parent's end of the socket to a child.
+/// The parent's ends of the pipes to a child.
 pub(super) struct Line {
-    socket: UnixStream,
+    orders: pipe::Sender,
+    reports: pipe::Receiver,
     meter: Meter,
     known: HashSet<String>,
     frame: Vec<u8>,
@@ -39,9 +47,11 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(socket: UnixStream, pid: u32) -> Self {
-        Self {
-            socket,
+    /// Must be called within a tokio runtime.
+    pub(super) fn new(orders: PipeWriter, reports: PipeReader, pid: u32) -> io::Result<Self> {
+        Ok(Self {
+            orders: pipe::Sender::from_owned_fd(orders.into())?,
+            reports: pipe::Receiver::from_owned_fd(reports.into())?,
             meter: Meter::of(pid),
             known: HashSet::new(),
             frame: Vec::new(),
@@ -49,17 +59,17 @@ impl Line {
             filled: 0,
             payload: 0..0,
             full: false,
-        }
+        })
     }
 
     /// Whether the child, which has nothing to say between passes, is still there and silent.
     pub(super) fn alive(&self) -> bool {
-        matches!(self.socket.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.reports.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     async fn send(&mut self) -> io::Result<()> {
         protocol::finish(&mut self.frame);
-        self.socket.write_all(&self.frame).await
+        self.orders.write_all(&self.frame).await
     }
 
     /// Receives the next report into [`Self::payload`].
@@ -68,7 +78,7 @@ impl Line {
         self.filled = 0;
         let mut most = None;
         loop {
-            let read = self.socket.read(&mut self.buffer[self.filled..]).await?;
+            let read = self.reports.read(&mut self.buffer[self.filled..]).await?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
