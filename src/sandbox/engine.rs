@@ -7,8 +7,8 @@ use std::{collections::HashMap, io, rc::Rc, time::Duration};
 
 use rquickjs::{
     Context, Ctx, Function, Module, Object, Promise, Runtime, Value, WriteOptions,
-    context::intrinsic,
-    loader::{ImportAttributes, Loader, Resolver, bundle::Bundle},
+    context::{Intrinsic, intrinsic},
+    loader::{Loader, bundle::Bundle},
     promise::PromiseState,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -16,25 +16,17 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     child::Pipe,
     limits::{CACHE_BYTES, FRAME_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
-    names::Names,
-    native::{self, Later, Shared},
+    names::{Builtins, Names},
+    native::{Later, Shared},
     parse::parse,
     protocol::{DoneReport, Kind, RunOrder, ThrewReport},
+    stage::Stage,
     thrown,
 };
 use crate::model::error::Code;
 
-/// What every pass has: everything but the compiler, clocks of its own, references that betray the collector, and typed
-/// arrays, which are dear and which few apps use.
-type Intrinsics = (
-    intrinsic::Date,
-    intrinsic::RegExpCompiler,
-    intrinsic::RegExp,
-    intrinsic::Json,
-    intrinsic::Proxy,
-    intrinsic::MapSet,
-    intrinsic::Promise,
-);
+/// What compiles a text without patterns.
+type Compiler = (intrinsic::Eval, intrinsic::Promise);
 
 /// A module as bytecode. The child lives for a bounded number of bundles ([`CACHE_BYTES`]), so it may keep them for good,
 /// as the engine asks: it reads the bytes in place.
@@ -45,8 +37,8 @@ const MICROTASKS_PER_LOOK: u32 = 64;
 
 /// What a child keeps from pass to pass: bytecode, nothing else.
 pub(super) struct Engine {
-    prelude: Compiled,
-    later: Later,
+    pub(super) prelude: Compiled,
+    pub(super) later: Later,
     cache: HashMap<String, App>,
     cached_bytes: usize,
 }
@@ -96,7 +88,7 @@ impl Engine {
         engine.later.web = engine.compile("krilin:web", include_str!("web.js")).ok()?;
         engine.later.time = engine.compile("krilin:time", include_str!("time.js")).ok()?;
         let warm = engine.compile("krilin:warm", "export default new Date(2026, 0).getTimezoneOffset()").ok()?;
-        let stage = Stage::new(&engine, true);
+        let stage = Stage::new(&engine, Builtins::ALL);
         let date = stage.context.with(|ctx| {
             let hooks = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
             hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>(((), 0, 0, Names::MOST))?;
@@ -108,22 +100,22 @@ impl Engine {
         Some(engine)
     }
 
-    /// Runs one pass and gives the report to send. A stage that is not of the kind that the app needs is made anew.
+    /// Runs one pass and gives the report to send. `ahead` is the context that was made for it, if one was; one that is not
+    /// what the app asks for is made anew. It holds the pass's context afterwards.
     pub(super) fn run(
         &mut self,
-        stage: &mut Stage,
+        ahead: &mut Option<Stage>,
         order: &RunOrder<'_>,
         pipe: &mut Pipe,
     ) -> io::Result<(Kind, Vec<u8>)> {
         let began = cpu_time();
+        let app = self.bundle(order, began);
+        let builtins = app.as_ref().map_or(Builtins::default(), |app| app.names.builtins);
+        let stage = match ahead.take().filter(|stage| stage.builtins == builtins) {
+            Some(stage) => ahead.insert(stage),
+            None => ahead.insert(Stage::new(self, builtins)),
+        };
         stage.shared.arm(order, began);
-        let app = self.bundle(order, &stage.shared);
-        if let Ok(app) = &app
-            && app.names.typed_arrays != stage.typed_arrays
-        {
-            *stage = Stage::new(self, app.names.typed_arrays);
-            stage.shared.arm(order, began);
-        }
         let shared = Rc::clone(&stage.shared);
         stage.runtime.set_memory_limit(usize::try_from(order.memory_bytes).unwrap_or(usize::MAX));
         let ended = match app {
@@ -155,102 +147,55 @@ impl Engine {
         }
     }
 
-    fn bundle(&mut self, order: &RunOrder<'_>, shared: &Rc<Shared>) -> Result<App, Box<ThrewReport>> {
+    fn bundle(&mut self, order: &RunOrder<'_>, began: Duration) -> Result<App, Box<ThrewReport>> {
         if let Some(app) = self.cache.get(order.hash) {
             return Ok(*app);
         }
         let source = order.source.as_deref().ok_or_else(|| thrown::plain(Code::Internal, "the child has no source"))?;
-        let compiled = self.compile_within(order.name, source, Some(shared))?;
-        let app = App { compiled, names: Names::of(source) };
+        let mut names = Names::of(source);
+        // A text that compiles without patterns has none.
+        let plain = (!names.builtins.patterns).then(|| self.compile_within::<Compiler>(order.name, source, false));
+        let compiled = match plain {
+            Some(Ok(compiled)) => compiled,
+            _ => {
+                names.builtins.patterns = true;
+                self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(order.name, source, false)?
+            }
+        };
+        if cpu_time().saturating_sub(began) > Duration::from_micros(order.cpu_us) {
+            return Err(thrown::plain(Code::CpuLimit, "compiling the bundle took all the CPU time of the pass"));
+        }
+        let app = App { compiled, names };
         self.cache.insert(order.hash.to_owned(), app);
         Ok(app)
     }
 
     fn compile(&mut self, name: &'static str, source: &str) -> Result<Compiled, Box<ThrewReport>> {
-        self.compile_within(name, source, None)
+        self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(name, source, true)
     }
 
-    /// Compiles `source` in a context that dies with this function. An app's code, which has a `shared`, keeps its lines
-    /// for stacks; ours never shows in one.
-    fn compile_within(
+    /// Compiles `source` in a context that dies with this function. An app's code keeps its lines for stacks; ours, which is
+    /// stripped, never shows in one.
+    fn compile_within<I: Intrinsic>(
         &mut self,
         name: &str,
         source: &str,
-        shared: Option<&Rc<Shared>>,
+        strip_debug: bool,
     ) -> Result<Compiled, Box<ThrewReport>> {
         let out_of_memory = |_| thrown::plain(Code::MemoryLimit, "out of memory while compiling");
         let runtime = Runtime::new().map_err(out_of_memory)?;
         runtime.set_max_stack_size(STACK_BYTES);
         runtime.set_memory_limit(usize::try_from(MEMORY_MAX_BYTES).unwrap_or(usize::MAX));
-        let context = Context::custom::<(intrinsic::Eval, Intrinsics)>(&runtime).map_err(out_of_memory)?;
+        let context = Context::custom::<I>(&runtime).map_err(out_of_memory)?;
         let bytecode = context.with(|ctx| {
-            let strip_debug = shared.is_none();
             let options = WriteOptions { strip_source: true, strip_debug, ..WriteOptions::default() };
             let written = Module::declare(ctx.clone(), name, source).and_then(|module| module.write(options));
             written.map_err(|error| thrown::syntax(&ctx, &error, name))
         })?;
-        if shared.is_some_and(|shared| shared.over()) {
-            return Err(thrown::plain(Code::CpuLimit, "compiling the bundle took all the CPU time of the pass"));
-        }
         self.cached_bytes += bytecode.len();
         let name: &'static str = name.to_owned().leak();
         Ok(vec![(name, &*bytecode.leak())].leak())
     }
-}
-
-/// A context that waits for its pass.
-pub(super) struct Stage {
-    context: Context,
-    runtime: Runtime,
-    shared: Rc<Shared>,
-    /// Whether it has typed arrays: exactly for apps whose text names them, so that no app can see what ran before it.
-    pub(super) typed_arrays: bool,
-    /// What it cost.
-    prepared: Duration,
-}
-
-impl Stage {
-    /// The heap in use. The engine walks every object to tell, so it is asked only when somebody wants to know.
-    fn heap_bytes(&self) -> u64 {
-        u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0)
-    }
-
-    /// A fresh runtime and context with the prelude in it.
-    pub(super) fn new(engine: &Engine, typed_arrays: bool) -> Self {
-        let began = cpu_time();
-        let shared = Rc::new(Shared::new());
-        let runtime = Runtime::new().expect("a fresh child has memory for a runtime");
-        runtime.set_max_stack_size(STACK_BYTES);
-        runtime.set_loader(NoImports, NoImports);
-        let clock = Rc::clone(&shared);
-        runtime.set_interrupt_handler(Some(Box::new(move || clock.over())));
-        let context = if typed_arrays {
-            Context::custom::<(intrinsic::TypedArrays, Intrinsics)>(&runtime)
-        } else {
-            Context::custom::<Intrinsics>(&runtime)
-        };
-        let context = context.expect("a fresh child has memory for a context");
-        runtime.set_host_promise_rejection_tracker(Some(Box::new(|ctx, promise, reason, handled| {
-            if let Some(hooks) = ctx.userdata::<Object<'_>>().map(|hooks| hooks.clone()) {
-                // It fails when the pass is being stopped, which is known elsewhere.
-                let _told = hooks
-                    .get::<_, Function<'_>>("track")
-                    .and_then(|track| track.call::<_, ()>((promise, reason, handled)))
-                    .inspect_err(|_| drop(ctx.catch()));
-            }
-        })));
-        context.with(|ctx| {
-            boot(&ctx, engine, &shared).expect("the prelude is ours and boots");
-        });
-        Self { context, runtime, shared, typed_arrays, prepared: cpu_time().saturating_sub(began) }
-    }
-}
-
-fn boot(ctx: &Ctx<'_>, engine: &Engine, shared: &Rc<Shared>) -> rquickjs::Result<()> {
-    let (module, _settled) = load(ctx, engine.prelude)?.eval()?;
-    let boot: Function<'_> = module.get("default")?;
-    let hooks: Object<'_> = boot.call((native::doors(ctx, shared, engine.later)?,))?;
-    ctx.store_userdata(hooks).map(drop).map_err(|_| rquickjs::Error::Unknown)
 }
 
 /// Makes a module of bytecode that this process compiled itself.
@@ -350,33 +295,6 @@ fn names(exports: &Object<'_>) -> Result<String, Stop> {
         }
     }
     serde_json::to_string(&names).map_err(|error| Stop::Pipe(error.into()))
-}
-
-/// Refuses every `import`.
-struct NoImports;
-
-impl Resolver for NoImports {
-    fn resolve<'js>(
-        &mut self,
-        ctx: &Ctx<'js>,
-        _base: &str,
-        name: &str,
-        _attributes: Option<ImportAttributes<'js>>,
-    ) -> rquickjs::Result<String> {
-        let message = format!("cannot import '{name}': an app is one file and imports nothing");
-        Err(rquickjs::Exception::throw_reference(ctx, &message))
-    }
-}
-
-impl Loader for NoImports {
-    fn load<'js>(
-        &mut self,
-        _ctx: &Ctx<'js>,
-        name: &str,
-        _attributes: Option<ImportAttributes<'js>>,
-    ) -> rquickjs::Result<Module<'js>> {
-        Err(rquickjs::Error::new_loading(name))
-    }
 }
 
 fn micros(time: Duration) -> u64 {

@@ -10,7 +10,7 @@
 //! protocol  frames between the two
 //! child     the child's main loop        lockdown   what it gives up before it reads a byte
 //! engine    one pass in QuickJS          prelude.js what app code sees; late.js, web.js, time.js: what of it is loaded when it is needed
-//! names     which of our names an app's text has
+//! names     what an app's text asks of a context     stage      a context that waits for its pass
 //! parse     JSON into values of the engine
 //! ```
 
@@ -26,6 +26,7 @@ mod parse;
 mod pool;
 mod protocol;
 mod spawner;
+mod stage;
 mod tally;
 mod thrown;
 mod time;
