@@ -157,15 +157,17 @@ returns table (lane bigint, key text, rank bigint, seq bigint) language sql stab
     order by 3, 4
 $$;
 
--- What runs of a queue: {"user:<id>": count, "key:<key>": count}. Rides on jobs_running_idx.
-create function krilin.running(of_queue text) returns jsonb language sql stable as $$
-    select coalesce(jsonb_object_agg(c.subject, c.n), '{}') from (
+-- What runs of a queue: {"user:<id>": count, "key:<key>": count}. Rides on jobs_running_idx. (Not in the language sql: Postgres
+-- plans such a function anew with every call where it cannot put it into the caller's statement.)
+create function krilin.running(of_queue text) returns jsonb language plpgsql stable as $$
+begin
+    return (select coalesce(jsonb_object_agg(c.subject, c.n), '{}') from (
         select 'user:' || j.user_id as subject, count(*) as n from krilin.jobs j
         where j.state = 'running' and j.queue = of_queue and j.user_id is not null group by j.user_id
         union all
         select 'key:' || j.concurrency_key, count(*) from krilin.jobs j
-        where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null group by j.concurrency_key) c
-$$;
+        where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null group by j.concurrency_key) c);
+end $$;
 
 -- What of `units` per `period` is left for `subject`; null when there is no such rate. Rides on rate_spent_idx.
 create function krilin.units_left(of_queue text, of_subject text, units bigint, period interval, moment timestamptz)
@@ -264,6 +266,7 @@ declare
     user_taken integer;
     user_spent bigint;
     line record;
+    busy integer;
     lane_room integer;
     lane_units bigint;
     rows tid[];
@@ -327,17 +330,18 @@ begin
                 user_limit := least(quota, who.max_running - coalesce((runs ->> ('user:' || who.line))::integer, 0));
                 held := held or user_limit < quota;
             end if;
-            user_units := least(units, krilin.units_left(
-                of_queue, 'user:' || who.line, settings.user_rate_units, settings.user_rate_period, moment));
+            if settings.user_rate_units is not null then
+                user_units := least(units, krilin.units_left(
+                    of_queue, 'user:' || who.line, settings.user_rate_units, settings.user_rate_period, moment));
+            end if;
         end if;
         user_room := least(user_limit, room);
         if user_room > 0 and coalesce(user_units > 0, true) then
             -- As many lanes as it can take, and as many more as can be at their limit.
-            for line in
-                select * from krilin.lanes(of_queue, who.line, user_room + coalesce((
-                    select count(*)::integer from krilin.jobs j
-                    where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null), 0))
-            loop
+            busy := coalesce(busy, (
+                select count(*) from krilin.jobs j
+                where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null));
+            for line in select * from krilin.lanes(of_queue, who.line, user_room + busy) loop
                 exit when user_room <= 0 or user_units <= 0;
                 lane_room := user_room; lane_units := user_units;
                 if line.key is not null then
@@ -346,8 +350,10 @@ begin
                         (select k.max_running from krilin.queue_keys k where has_keys and k.queue = of_queue and k.key = line.key),
                         -- Jobs of one schedule that wait for each other.
                         case when line.key not like 'schedule:%' then settings.max_running_per_key end, 1) - coalesce((runs ->> ('key:' || line.key))::integer, 0));
-                    lane_units := least(user_units, krilin.units_left(
-                        of_queue, 'key:' || line.key, settings.key_rate_units, settings.key_rate_period, moment));
+                    if settings.key_rate_units is not null then
+                        lane_units := least(user_units, krilin.units_left(
+                            of_queue, 'key:' || line.key, settings.key_rate_units, settings.key_rate_period, moment));
+                    end if;
                     held := held or lane_room < user_room;
                     continue when lane_room <= 0 or lane_units <= 0;
                 end if;
