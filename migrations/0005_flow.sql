@@ -131,26 +131,26 @@ returns table (nth integer, line uuid) language sql stable as $$
 $$;
 
 -- A user's lanes, at most `most`, the one whose first job is first before the others. `lane` is null for jobs with neither user nor
--- key, and `key` for those without a key.
+-- key, and `key` for those without a key; `place` is where the first job lies.
 create function krilin.lanes(of_queue text, of_line uuid, most integer)
-returns table (lane bigint, key text, rank bigint, seq bigint) language sql stable as $$
-    with recursive found (n, lane, key, rank, seq) as (
-        (select 1, krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq from krilin.jobs j
+returns table (lane bigint, key text, rank bigint, seq bigint, place tid) language sql stable as $$
+    with recursive found (n, lane, key, rank, seq, place) as (
+        (select 1, krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq, j.ctid from krilin.jobs j
          where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
              and krilin.line(j.user_id) = of_line
          order by krilin.lane(j.concurrency_key), j.rank, j.seq limit 1)
         union all
         select f.n + 1, x.*
         from found f cross join lateral (
-            select krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq from krilin.jobs j
+            select krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq, j.ctid from krilin.jobs j
             where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
                 and krilin.line(j.user_id) = of_line and krilin.lane(j.concurrency_key) > f.lane
             order by krilin.lane(j.concurrency_key), j.rank, j.seq limit 1) x
         where f.n < most
     )
-    select f.lane, f.key, f.rank, f.seq from found f
+    select f.lane, f.key, f.rank, f.seq, f.place from found f
     union all
-    (select null, null, j.rank, j.seq from krilin.jobs j
+    (select null, null, j.rank, j.seq, j.ctid from krilin.jobs j
      where of_line = krilin.line(null) and j.state = 'ready' and j.queue = of_queue
          and j.user_id is null and j.concurrency_key is null
      order by j.rank, j.seq limit 1)
@@ -232,6 +232,77 @@ begin
     end if;
 end $$;
 
+-- The pick of a queue for which nothing is set: all users weigh the same and each key runs one job at a time. Then one statement
+-- finds what krilin.pick would go round for, at a quarter of the cost; the second locks it.
+create function krilin.pick_freely(
+    of_queue text, most integer, turn uuid, turn_left integer,
+    out picked tid[], out next_turn uuid, out next_left integer, out more boolean, out held boolean)
+language plpgsql as $$
+declare
+    visits_max constant integer := 64;
+    places tid[];
+begin
+    with busy as materialized (
+        select krilin.lane(j.concurrency_key) as lane from krilin.jobs j
+        where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null
+    ),
+    turns as materialized (
+        select t.nth, t.line, b.n as busy, case when t.nth = 1 and turn_left > 0 and count(*) over () > 1 then turn_left
+            else ceil(most::float8 / count(*) over ())::integer end as quota
+        from krilin.turns(of_queue, turn, turn_left > 0, least(visits_max, most + 1)) t
+        cross join (select count(*)::integer as n from busy) b
+    ),
+    -- As many lanes of a user as they can take from, and as many more as can be busy: by what runs, or by a user before them who
+    -- has the same key.
+    lanes as materialized (
+        select t.nth, t.line, t.quota, l.*, l.key is not null and (
+            l.lane in (select b.lane from busy b)
+            or row_number() over (partition by l.key order by t.nth) > 1) as is_busy
+        from turns t cross join lateral krilin.lanes(
+            of_queue, t.line, t.quota + t.busy + least((t.nth - 1) * t.quota, most)) l
+    ),
+    candidates as (
+        select l.nth, l.quota, l.rank, l.seq, l.place from lanes l where l.key is not null and not l.is_busy
+        union all
+        select l.nth, l.quota, r.* from lanes l cross join lateral (
+            select j.rank, j.seq, j.ctid from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) = l.line and krilin.lane(j.concurrency_key) = l.lane
+            order by j.rank, j.seq limit l.quota) r
+        where l.key is null and l.lane is not null
+        union all
+        select l.nth, l.quota, r.* from lanes l cross join lateral (
+            select j.rank, j.seq, j.ctid from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and j.user_id is null and j.concurrency_key is null
+            order by j.rank, j.seq limit l.quota) r
+        where l.lane is null
+    ),
+    taken as materialized (
+        select c.*, row_number() over (order by c.nth, c.own) as n
+        from (select c.*, row_number() over (partition by c.nth order by c.rank, c.seq) as own from candidates c) c
+        where c.own <= c.quota
+        order by n limit most
+    ),
+    last as (
+        select count(*) >= most as is_full, bool_or(t.own = t.quota) as some_quota_is,
+            case when count(*) >= most then max(t.nth) else (select max(u.nth) from turns u) end as nth
+        from taken t
+    )
+    select array(select t.place from taken t order by t.n), coalesce((select u.line from turns u where u.nth = l.nth), turn),
+        case when l.is_full then (select u.quota from turns u where u.nth = l.nth)
+            - (select count(*) from taken t where t.nth = l.nth) else 0 end,
+        l.is_full or coalesce(l.some_quota_is, false) or (select count(*) from turns) >= least(visits_max, most + 1),
+        exists (select from lanes w where w.is_busy or w.key is not null and exists (
+            select from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) = w.line and krilin.lane(j.concurrency_key) = w.lane
+                and (j.rank, j.seq) > (w.rank, w.seq)))
+    into places, next_turn, next_left, more, held
+    from last l;
+    picked := array(
+        select j.ctid from krilin.jobs j where j.ctid = any (places) and j.state = 'ready' for update skip locked);
+end $$;
+
 -- Picks what a claim may take of a queue with users, keys or limits. Picks nothing of a queue that is paused.
 --
 -- Invariant: no limit is ever exceeded. Picks of one queue come one after the other: each holds the queue's lock until its claim has
@@ -277,11 +348,18 @@ begin
     if most <= 0 then
         return;
     end if;
+    perform pg_advisory_xact_lock(7717, hashtext(of_queue));
+    if not exists (select from krilin.queues q where q.name in (of_queue, 'all'))
+        and not exists (select from krilin.queue_users u where u.queue = of_queue)
+        and not exists (select from krilin.queue_keys k where k.queue = of_queue)
+    then
+        select p.* into picked, next_turn, next_left, more, held from krilin.pick_freely(of_queue, most, turn, turn_left) p;
+        return;
+    end if;
     select * into everything from krilin.queues q where q.name = 'all';
     if everything.max_running is not null then
         perform pg_advisory_xact_lock(7717, 0);
     end if;
-    perform pg_advisory_xact_lock(7717, hashtext(of_queue));
     select * into settings from krilin.queues q where q.name = of_queue;
     if settings.paused_at is not null or everything.paused_at is not null then
         return;

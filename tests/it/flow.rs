@@ -112,6 +112,33 @@ async fn a_limit_of_a_key_and_of_a_user_hold_under_many_claimers_at_once() {
 }
 
 #[tokio::test]
+async fn keys_and_turns_hold_where_nothing_is_set() {
+    let kit = Kit::new().await;
+    for number in 1..=3 {
+        enqueue_keyed(&kit, "of all", 2, Some(user(number))).await;
+        enqueue_keyed(&kit, &format!("of {number}"), 2, Some(user(number))).await;
+        kit.queue.enqueue_many(vec![of(user(number)), of(user(number)), of(user(number))]).await.unwrap();
+    }
+    kit.queue.enqueue_many((0..4).map(|_| job(BATCH, json!({}))).collect()).await.unwrap();
+    let first = claim_turn(&kit, 4, &[], Turn::default()).await;
+    let whose: HashMap<_, _> = first.jobs.iter().map(|(job, _)| (job.user_id, job.id)).collect();
+    assert_eq!(whose.len(), 4, "a place for each of the three and one for those without a user");
+    let flow = first.flow.unwrap();
+    assert!(flow.held && flow.more, "others wait for the keys, and more is there");
+    let endings: Vec<_> = first.jobs.iter().map(|(_, lease)| done(*lease)).collect();
+    claim_turn(&kit, 0, &endings, Turn::default()).await;
+    let check = async || {
+        let by_key = "select coalesce(max(n), 0) from (select count(*) n from krilin.jobs
+                      where state = 'running' and concurrency_key is not null group by concurrency_key) x";
+        assert!(kit.count(by_key).await <= 1);
+    };
+    assert_eq!(drain_concurrently(&kit, 6, check).await, 21);
+    enqueue_keyed(&kit, "alone", 1, Some(user(1))).await;
+    let alone = claim_turn(&kit, 4, &[], Turn::default()).await;
+    assert!(alone.jobs.len() == 1 && !alone.flow.unwrap().held, "nothing else waits");
+}
+
+#[tokio::test]
 async fn a_limit_over_all_queues_holds() {
     let kit = Kit::new().await;
     let change: Change = serde_json::from_value(json!({"max_running": 2})).unwrap();
