@@ -14,10 +14,11 @@ use apalis_core::{
     worker::context::WorkerContext,
 };
 use futures::{FutureExt, future::BoxFuture};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     execute::{Ack, Verdict, Work},
+    inbox::Inbox,
     shelf::{Drain, Shelf},
     worker::Lane,
 };
@@ -31,7 +32,7 @@ pub(super) struct LaneBackend {
     pub(super) lane: Lane,
     pub(super) shelf: Arc<Shelf>,
     pub(super) drain: Arc<Drain>,
-    pub(super) acks: mpsc::Sender<Ack>,
+    pub(super) inbox: Arc<Inbox>,
     /// The feeder has recorded everything and is gone.
     pub(super) drained: oneshot::Receiver<()>,
 }
@@ -77,26 +78,26 @@ impl BackendConfig for LaneBackend {
     }
 
     fn middleware(&mut self, _: &mut WorkerContext) -> AckLayer {
-        AckLayer(self.acks.clone())
+        AckLayer(self.inbox.clone())
     }
 }
 
 /// Brings every attempt's verdict to the feeder, even that of an attempt that was dropped.
 #[derive(Clone)]
-pub(super) struct AckLayer(mpsc::Sender<Ack>);
+pub(super) struct AckLayer(Arc<Inbox>);
 
 impl<S> tower::Layer<S> for AckLayer {
     type Service = AckService<S>;
 
     fn layer(&self, inner: S) -> AckService<S> {
-        AckService { inner, acks: self.0.clone() }
+        AckService { inner, inbox: self.0.clone() }
     }
 }
 
 #[derive(Clone)]
 pub(super) struct AckService<S> {
     inner: S,
-    acks: mpsc::Sender<Ack>,
+    inbox: Arc<Inbox>,
 }
 
 impl<S> tower::Service<Task<Work>> for AckService<S>
@@ -114,7 +115,7 @@ where
     }
 
     fn call(&mut self, task: Task<Work>) -> Self::Future {
-        let (tries, mut owed) = (task.args.job.tries, Owed { lease: Some(task.args.lease), acks: self.acks.clone() });
+        let (tries, mut owed) = (task.args.job.tries, Owed { lease: Some(task.args.lease), inbox: self.inbox.clone() });
         let running = self.inner.call(task);
         Box::pin(async move {
             let ended = running.await.map_err(Into::into);
@@ -130,8 +131,7 @@ where
                     };
                     Ack { lease, awaited: false, parent_id: None, verdict }
                 });
-                // The feeder outlives all attempts, and its inbox has room for every lease it gave out.
-                let _ = owed.acks.send(ack).await;
+                owed.inbox.put(ack);
             }
             Ok(())
         })
@@ -140,13 +140,13 @@ where
 
 struct Owed {
     lease: Option<Lease>,
-    acks: mpsc::Sender<Ack>,
+    inbox: Arc<Inbox>,
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            let _ = self.acks.try_send(Ack { lease, awaited: false, parent_id: None, verdict: Verdict::GiveBack });
+            self.inbox.put(Ack { lease, awaited: false, parent_id: None, verdict: Verdict::GiveBack });
         }
     }
 }

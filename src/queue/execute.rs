@@ -3,9 +3,11 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,7 +24,7 @@ use tracing::{Instrument, field};
 use super::{
     complete::RESULT_MAX_BYTES,
     lease::{Cancelled, Reason},
-    metrics::{Ended, Metrics},
+    metrics::{Ended, Meters, Metrics},
     registry::{Attempt, Kind, Registry},
     report::Report,
 };
@@ -78,14 +80,16 @@ pub(super) struct Ack {
     pub(super) verdict: Verdict,
 }
 
-/// The service that apalis calls with each job.
+/// The service that apalis calls with each job. Cheap to clone, for it is cloned for each.
 #[derive(Clone)]
-pub(super) struct Execute {
-    pub(super) registry: Registry,
-    pub(super) pool: PgPool,
-    pub(super) metrics: Metrics,
+pub(super) struct Execute(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    pool: PgPool,
+    meters: BTreeMap<String, Meters>,
     /// Writes reports beside the handlers' transactions, even when these hold every connection of `pool`.
-    pub(super) reports: PgPool,
+    reports: PgPool,
 }
 
 impl tower::Service<Task<Work>> for Execute {
@@ -98,18 +102,30 @@ impl tower::Service<Task<Work>> for Execute {
     }
 
     fn call(&mut self, task: Task<Work>) -> Self::Future {
-        let (this, work) = (self.clone(), task.args);
+        let (inner, work) = (self.0.clone(), task.args);
         Box::pin(async move {
             let (lease, awaited, parent_id) = (work.lease, work.job.awaited, work.job.ties.parent_id);
-            Ok(Ack { lease, awaited, parent_id, verdict: this.attempt(work).await })
+            Ok(Ack { lease, awaited, parent_id, verdict: inner.attempt(work).await })
         })
     }
 }
 
 impl Execute {
+    /// Runs the kinds of `registry`, whose handlers get `pool`; reports go through `reports`.
+    pub(super) fn new(registry: &Registry, pool: &PgPool, reports: &PgPool, metrics: &Metrics) -> Self {
+        let meters = registry.iter().map(|(name, kind)| (name.to_owned(), metrics.of_kind(name, &kind.policy.queue)));
+        let meters = meters.collect();
+        let (registry, pool, reports) = (registry.clone(), pool.clone(), reports.clone());
+        Self(Arc::new(Inner { registry, pool, meters, reports }))
+    }
+}
+
+impl Inner {
     async fn attempt(&self, work: Work) -> Verdict {
-        let Some(kind) = self.registry.get(&work.job.kind) else { return unknown(&work.job) };
         let job = &work.job;
+        let (Some(kind), Some(meters)) = (self.registry.get(&job.kind), self.meters.get(&job.kind)) else {
+            return unknown(job);
+        };
         let span = tracing::info_span!(
             "job.run",
             job.id = %job.id,
@@ -120,10 +136,10 @@ impl Execute {
         );
         let asked: Option<TraceParent> = job.trace_parent.as_deref().and_then(|text| text.parse().ok());
         let trace = telemetry::trace::place(&span, Sort::Consumer, asked, place(asked, &work.lease));
-        let (started, id, name) = (Instant::now(), job.id, job.kind.clone());
-        self.metrics.started(&name, &kind.policy.queue);
+        let (started, id) = (Instant::now(), job.id);
+        meters.started();
         let verdict = telemetry::trace::scope(trace, self.run(kind, work).instrument(span.clone())).await;
-        self.metrics.ended(&name, &kind.policy.queue, outcome(&verdict), started.elapsed());
+        meters.ended(outcome(&verdict), started.elapsed());
         span.in_scope(|| match &verdict {
             Verdict::Later { error: Some(error), .. } => {
                 tracing::warn!(error, "job {id} failed and will be tried again");

@@ -1,8 +1,7 @@
-//! Feeds one lane: ends what was run, claims what comes next, both in one statement and commit, and puts it on the shelf
-//! from which apalis takes. Refuses to end on a database error: endings are kept, it waits, it goes on.
+//! Feeds one lane: ends what was run, claims what comes next, both in batches, and puts it on the shelf from which apalis
+//! takes. Refuses to end on a database error: endings are kept, it waits, it goes on.
 
 use std::{
-    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     mem,
     sync::{Arc, atomic::Ordering},
@@ -11,12 +10,14 @@ use std::{
 
 use sqlx::PgPool;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::Instant,
 };
 
 use super::{
     execute::{Ack, Verdict, Work},
+    inbox::Inbox,
+    kept::Kept,
     lease::Leases,
     metrics::Metrics,
     notify::Notices,
@@ -32,7 +33,7 @@ use crate::{
     },
     store::{
         Error, children,
-        leases::{self, Claim, Ending, PutBack},
+        leases::{self, Claim, Claimed, Ending, PutBack, Turn},
     },
     supervisor::Part,
 };
@@ -69,7 +70,7 @@ pub(super) struct Feeder {
     pub(super) ground: Ground,
     pub(super) shelf: Arc<Shelf>,
     pub(super) drain: Arc<Drain>,
-    pub(super) acks: mpsc::Receiver<Ack>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
     pub(super) turns: Turns,
@@ -77,37 +78,12 @@ pub(super) struct Feeder {
     pub(super) part: Part,
 }
 
-/// What was run and is not yet recorded.
-#[derive(Default)]
-pub(super) struct Kept {
-    endings: Vec<Ending>,
-    backs: Vec<PutBack>,
-    awaited: HashSet<JobId>,
-    /// Of the jobs that end, those for which another one waits, and that one.
-    parents: HashMap<JobId, JobId>,
-    /// Jobs of whose children some have ended.
-    bereft: Vec<JobId>,
-    since: Option<Instant>,
-    /// Leases taken and not settled.
-    outstanding: usize,
-}
-
-impl Kept {
-    /// Nobody is to be told of these.
-    fn forget(&mut self, leases: &[Lease]) {
-        for lease in leases {
-            self.awaited.remove(&lease.job_id);
-            self.parents.remove(&lease.job_id);
-        }
-    }
-}
-
 impl Feeder {
     /// Feeds until drained, then says so.
     pub(super) async fn run(mut self, drained: oneshot::Sender<()>) {
         let (mut more, mut error_wait, mut next_poll) = (true, ERROR_WAIT_FIRST, Instant::now());
         loop {
-            while let Ok(ack) = self.acks.try_recv() {
+            for ack in self.inbox.take() {
                 more |= self.turns.is_held();
                 self.keep(ack);
             }
@@ -158,9 +134,14 @@ impl Feeder {
             None if more => Instant::now() + self.poll,
             None => next_poll,
         };
+        // The first ending sets the clock for those that share its commit; they need wake nobody.
+        let acks = match self.kept.since {
+            Some(_) => self.lane.batch.saturating_sub(self.kept.endings.len()),
+            None => 1,
+        };
         tokio::select! {
             biased;
-            Some(ack) = self.acks.recv() => { self.keep(ack); self.turns.is_held() }
+            () = self.inbox.holds(acks) => false,
             () = self.drain.bell.notified() => false,
             () = self.bell.notified() => { self.turns.look_again(); true }
             () = self.shelf.is_low(), if more => false,
@@ -229,9 +210,7 @@ impl Feeder {
     }
 
     fn announce(&mut self, ids: impl IntoIterator<Item = JobId>) {
-        let Kept { awaited, parents, bereft, .. } = &mut self.kept;
-        let ended = ids.into_iter().inspect(|id| bereft.extend(parents.remove(id)));
-        let awaited: Vec<_> = ended.filter(|id| awaited.remove(id)).collect();
+        let awaited = self.kept.ended(ids);
         if !awaited.is_empty() {
             self.ground.notices.finished(awaited);
         }
@@ -245,23 +224,27 @@ impl Feeder {
         let (claimed, more) = match self.claim(limit).await {
             Err(error) if error.is_of_the_row() && !self.kept.endings.is_empty() => {
                 self.end_one_by_one().await?;
-                self.claim(limit).await?
+                (Vec::new(), true)
             }
             claimed => claimed?,
         };
         self.kept.since = None;
-        let count = claimed.len();
+        self.hold(claimed);
+        self.wake_parents().await;
+        Ok(more)
+    }
+
+    /// Puts what was claimed on the shelf.
+    fn hold(&mut self, claimed: Vec<(ClaimedJob, Lease)>) {
         let signals = self.ground.leases.hold(claimed.iter().map(|(_, lease)| lease));
         self.ground.metrics.held(self.ground.leases.count());
-        self.kept.outstanding += count;
+        self.kept.outstanding += claimed.len();
         let now = Instant::now();
         let works = claimed.into_iter().zip(signals).map(|((job, lease), cancelled)| {
             let stop = job.ties.stop.map(|stop| (now + stop.left, stop.reason));
             Work { job, lease, cancelled, stop }
         });
         self.shelf.put(works);
-        self.wake_parents().await;
-        Ok(more)
     }
 
     /// Tells the lanes of jobs that waited for children, of which the last may have ended just now. Polling finds what is
@@ -275,27 +258,58 @@ impl Feeder {
         }
     }
 
+    /// Ends what is kept and claims up to `limit`; gives what was claimed, and whether there may be more.
     async fn claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
-        if limit == 0 && self.kept.endings.is_empty() {
-            return Ok((Vec::new(), false));
-        }
-        if !self.kept.parents.is_empty() {
-            // Two batches that free the same parents lock them in the same order.
-            let Kept { endings, parents, .. } = &mut self.kept;
-            endings.sort_by_key(|ending| parents.get(&ending.lease.job_id).copied());
+        self.kept.order();
+        if limit > 0 && !self.kept.endings.is_empty() && self.turns.is_held() {
+            return self.end_and_claim(limit).await;
         }
         let turn = if limit > 0 { self.turns.next() } else { None };
-        let claim = self.claim_of(limit);
-        let pool = if self.kept.endings.is_empty() { &self.ground.relaxed } else { &self.ground.durable };
-        let claimed = match turn {
-            None => leases::claim(pool, &self.kept.endings, claim).await?,
-            Some(turn) => leases::claim_in_turn(pool, &self.kept.endings, claim, turn).await?,
+        // Two statements side by side, on two of Postgres' processes: neither needs what the other comes to.
+        let (found, claimed) = futures::future::join(self.end(), self.take(limit, turn)).await;
+        let ended = found.map(|found| {
+            let endings = mem::take(&mut self.kept.endings);
+            self.ended(&endings, found);
+        });
+        let (jobs, more) = match claimed? {
+            Some(claimed) => self.learn(claimed, limit),
+            None => (Vec::new(), false),
         };
-        let more = limit > 0 && self.turns.learn(&claimed, limit);
-        let ended = mem::take(&mut self.kept.endings);
-        self.ended(&ended, claimed.ended);
+        if let Err(error) = ended {
+            self.hold(jobs);
+            return Err(error);
+        }
+        Ok((jobs, more))
+    }
+
+    async fn end(&self) -> Result<Option<Vec<JobId>>, Error> {
+        let endings = &self.kept.endings;
+        if endings.is_empty() { Ok(None) } else { leases::end(&self.ground.durable, endings).await }
+    }
+
+    async fn take(&self, limit: usize, turn: Option<Turn>) -> Result<Option<Claimed>, Error> {
+        let (claim, pool) = (self.claim_of(limit), &self.ground.relaxed);
+        Ok(match turn {
+            _ if limit == 0 => None,
+            None => Some(leases::claim(pool, claim).await?),
+            Some(turn) => Some(leases::claim_in_turn(pool, &[], claim, turn).await?),
+        })
+    }
+
+    /// In one statement: what ends lets in what waits for a limit.
+    async fn end_and_claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
+        let turn = self.turns.next().unwrap_or_default();
+        let (pool, claim) = (&self.ground.durable, self.claim_of(limit));
+        let mut claimed = leases::claim_in_turn(pool, &self.kept.endings, claim, turn).await?;
+        let endings = mem::take(&mut self.kept.endings);
+        self.ended(&endings, claimed.ended.take());
+        Ok(self.learn(claimed, limit))
+    }
+
+    fn learn(&mut self, claimed: Claimed, limit: usize) -> (Vec<(ClaimedJob, Lease)>, bool) {
+        let more = self.turns.learn(&claimed, limit);
         self.ground.metrics.claimed(&self.lane.queue, &claimed.waited);
-        Ok((claimed.jobs, more))
+        (claimed.jobs, more)
     }
 
     fn claim_of(&self, limit: usize) -> Claim<'_> {
@@ -323,20 +337,19 @@ impl Feeder {
     /// One of the endings cannot be stored (a result that is no JSON to Postgres): the others are, and that one is dead.
     async fn end_one_by_one(&mut self) -> Result<(), Error> {
         while let Some(ending) = self.kept.endings.last().cloned() {
-            let claim = self.claim_of(0);
-            let found = match leases::claim(&self.ground.durable, std::slice::from_ref(&ending), claim).await {
+            let found = match leases::end(&self.ground.durable, std::slice::from_ref(&ending)).await {
                 Err(error) if error.is_of_the_row() => {
                     tracing::error!(job.id = %ending.lease.job_id, error = %error, "the end of a job cannot be stored");
                     let error = CtxError::new(Code::Internal, "what the job came to cannot be stored");
                     let error = Some(super::execute::json(&error));
                     let dead = Ending { state: State::Dead, result: None, error, ..ending.clone() };
-                    match leases::claim(&self.ground.durable, &[dead], self.claim_of(0)).await {
+                    match leases::end(&self.ground.durable, &[dead]).await {
                         // Not even that: its lease runs out, and the reaper decides.
                         Err(error) if error.is_of_the_row() => Some(Vec::new()),
-                        claimed => claimed?.ended,
+                        found => found?,
                     }
                 }
-                claimed => claimed?.ended,
+                found => found?,
             };
             self.kept.endings.pop();
             self.ended(&[ending], found);

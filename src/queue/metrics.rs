@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt::Debug,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -173,6 +173,36 @@ impl Default for Metrics {
     }
 }
 
+/// What counts the attempts of one kind: each series is looked up once, and is there from its first count on.
+#[derive(Debug)]
+pub(super) struct Meters {
+    labels: KindLabels,
+    metrics: Metrics,
+    run: OnceLock<(Counter, Histogram)>,
+    ends: [OnceLock<Counter>; 7],
+}
+
+impl Meters {
+    fn run(&self) -> &(Counter, Histogram) {
+        let Metrics { started, seconds, .. } = &self.metrics;
+        let series = || (started.get_or_create(&self.labels).clone(), seconds.get_or_create(&self.labels).clone());
+        self.run.get_or_init(series)
+    }
+
+    pub(super) fn started(&self) {
+        self.run().0.inc();
+    }
+
+    pub(super) fn ended(&self, outcome: Ended, elapsed: Duration) {
+        self.run().1.observe(elapsed.as_secs_f64());
+        let series = || {
+            let KindLabels { kind, queue } = self.labels.clone();
+            self.metrics.finished.get_or_create(&EndLabels { kind, queue, outcome: outcome.as_str() }).clone()
+        };
+        self.ends[outcome as usize].get_or_init(series).inc();
+    }
+}
+
 impl Metrics {
     /// Enters them into `registry`, whose prefix is `krilin`.
     pub fn register(&self, registry: &mut Registry) {
@@ -262,15 +292,10 @@ impl Metrics {
         i64::try_from(claimed).unwrap_or(i64::MAX)
     }
 
-    pub(super) fn started(&self, kind: &str, queue: &str) {
-        self.started.get_or_create(&KindLabels { kind: kind.to_owned(), queue: queue.to_owned() }).inc();
-    }
-
-    pub(super) fn ended(&self, kind: &str, queue: &str, outcome: Ended, elapsed: Duration) {
+    /// What counts the attempts of a kind.
+    pub(super) fn of_kind(&self, kind: &str, queue: &str) -> Meters {
         let labels = KindLabels { kind: kind.to_owned(), queue: queue.to_owned() };
-        self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
-        let labels = EndLabels { kind: labels.kind, queue: labels.queue, outcome: outcome.as_str() };
-        self.finished.get_or_create(&labels).inc();
+        Meters { labels, metrics: self.clone(), run: OnceLock::new(), ends: Default::default() }
     }
 
     pub(super) fn held(&self, count: usize) {

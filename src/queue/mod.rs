@@ -9,6 +9,8 @@ mod feed;
 mod fit;
 mod flow;
 pub mod fsck;
+mod inbox;
+mod kept;
 pub mod kinds;
 pub mod lease;
 mod look;

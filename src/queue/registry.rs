@@ -120,6 +120,10 @@ impl Registry {
         self.0.get(name)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Kind)> {
+        self.0.iter().map(|(name, kind)| (name.as_str(), kind))
+    }
+
     /// The kinds, in the order of their names.
     pub fn kinds(&self) -> Vec<String> {
         self.0.keys().cloned().collect()

@@ -9,7 +9,7 @@ use apalis_core::{
 };
 use sqlx::PgPool;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, oneshot},
     task::JoinHandle,
 };
 use tower::limit::ConcurrencyLimitLayer;
@@ -18,7 +18,9 @@ use super::{
     Queue,
     backend::LaneBackend,
     execute::Execute,
-    feed::{Feeder, Ground, Kept},
+    feed::{Feeder, Ground},
+    inbox::Inbox,
+    kept::Kept,
     lease::Leases,
     metrics::{Loop, Metrics, WORKER_POOLS},
     promoter,
@@ -146,12 +148,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         scheduled: Arc::new(Notify::new()),
     };
     queue.notices().listen();
-    let execute = Execute {
-        registry: registry.clone(),
-        pool: pool.clone(),
-        metrics: queue.metrics().clone(),
-        reports: relaxed.clone(),
-    };
+    let execute = Execute::new(registry, pool, &relaxed, queue.metrics());
     let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
     // All parts are there before the first begins.
     let (pulse, parts) = (options.supervisor.part(), options.lanes.iter().map(|_| options.supervisor.part()));
@@ -196,8 +193,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
 }
 
 fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Arc<Drain>, LaneBackend) {
-    let window = lane.concurrency + lane.prefetch;
-    let (acks, inbox) = mpsc::channel(window.max(1));
+    let inbox = Arc::new(Inbox::default());
     let (done, drained) = oneshot::channel();
     let (shelf, drain) = (Arc::new(Shelf::default()), Arc::new(Drain::default()));
     let feeder = Feeder {
@@ -206,14 +202,14 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         ground: ground.clone(),
         shelf: shelf.clone(),
         drain: drain.clone(),
-        acks: inbox,
+        inbox: inbox.clone(),
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
         turns: Turns::default(),
         part,
     };
     tokio::spawn(feeder.run(done));
-    (drain.clone(), LaneBackend { lane: lane.clone(), shelf, drain, acks, drained })
+    (drain.clone(), LaneBackend { lane: lane.clone(), shelf, drain, inbox, drained })
 }
 
 fn register(monitor: Monitor, id: WorkerId, backend: LaneBackend, execute: Execute) -> Monitor {

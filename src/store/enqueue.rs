@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, Row, postgres::types::PgInterval};
+use sqlx::{
+    PgConnection, PgExecutor, Row,
+    postgres::{PgArguments, types::PgInterval},
+};
 
 use super::{Error, within};
 use crate::model::{
@@ -107,11 +110,59 @@ fn interval(length: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX) }
 }
 
-/// The statement with what every row has, in the order of both `enqueue*.sql`.
-fn bound<'q>(
-    sql: &'static str,
-    rows: &[&'q NewRow],
-) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;
+
+/// One part of every row for `enqueue.sql`: what is alike in all comes once.
+fn alike<'r, T>(rows: &[&'r NewRow], part: impl Fn(&'r NewRow) -> Option<T>) -> (Vec<Option<T>>, Option<T>)
+where
+    T: PartialEq,
+{
+    let first = rows.first().and_then(|row| part(row));
+    if rows.iter().all(|row| part(row) == first) {
+        (Vec::new(), first)
+    } else {
+        (rows.iter().map(|row| part(row)).collect(), None)
+    }
+}
+
+/// Binds a list and the value for all.
+macro_rules! bind_alike {
+    ($statement:expr, $rows:expr, $($part:expr),+ $(,)?) => {{
+        let statement = $statement;
+        $(
+            let (list, value) = alike($rows, $part);
+            let statement = statement.bind(list).bind(value);
+        )+
+        statement
+    }};
+}
+
+/// The statement with plain rows, in the order of `enqueue.sql`.
+fn plain<'q>(rows: &[&'q NewRow]) -> Statement<'q> {
+    let statement = sqlx::query(include_str!("sql/enqueue.sql"))
+        .bind(all(rows, |row| row.id))
+        .bind(all(rows, |row| row.args.as_str()));
+    bind_alike!(
+        statement,
+        rows,
+        |row| row.user_id,
+        |row| row.app_id.as_ref().map(AppId::as_str),
+        |row| Some(row.kind.as_str()),
+        |row| Some(row.queue.as_str()),
+        |row| Some(row.priority),
+        |row| Some(row.max_attempts),
+        |row| row.run_at,
+        |row| row.delay.map(interval),
+        |row| row.cause.as_deref(),
+        |row| row.trace_parent.as_deref(),
+        |row| Some(row.awaited),
+        |row| row.concurrency_key.as_deref(),
+        |row| row.cost,
+    )
+}
+
+/// The statement with what every row has, in the order of the other `enqueue*.sql`.
+fn bound<'q>(sql: &'static str, rows: &[&'q NewRow]) -> Statement<'q> {
     sqlx::query(sql)
         .bind(all(rows, |row| row.id))
         .bind(all(rows, |row| row.user_id))
@@ -141,7 +192,7 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Err
         within(statement.execute(db)).await?;
         return Ok(());
     }
-    within(bound(include_str!("sql/enqueue.sql"), rows).execute(db)).await?;
+    within(plain(rows).execute(db)).await?;
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! Statements about claimed jobs: taking them, ending them, giving them back, keeping and freeing their leases.
 //! Refuses to touch a row under any token but its present one.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures::{Stream, TryStreamExt};
 use serde_json::value::RawValue;
 use sqlx::{
     PgConnection, PgExecutor, Row,
-    postgres::{PgRow, types::PgInterval},
+    postgres::{PgArguments, PgRow, types::PgInterval},
 };
 use uuid::Uuid;
 
@@ -106,61 +107,77 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }
 
-/// Ends the jobs of `endings`, then claims the next ones, in one statement; only those with neither user nor concurrency
-/// key, and of a queue with limits none.
-pub async fn claim(db: impl PgExecutor<'_>, endings: &[Ending], claim: Claim<'_>) -> Result<Claimed, Error> {
-    claim_by(db, endings, claim, None).await
+/// Ends the jobs of `endings`; gives the ids of those that were found, where some were not, and `None` when all were.
+pub async fn end(db: impl PgExecutor<'_>, endings: &[Ending]) -> Result<Option<Vec<JobId>>, Error> {
+    let statement = with_endings(sqlx::query(include_str!("sql/end.sql")), endings);
+    let row = within(statement.fetch_one(db)).await?;
+    Ok(row.try_get(0)?)
 }
 
-/// The same by turns, with all limits.
+/// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none.
+pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>) -> Result<Claimed, Error> {
+    let statement = with_claim(sqlx::query(include_str!("sql/claim.sql")), claim);
+    within(gather(statement.fetch(db))).await
+}
+
+/// Ends the jobs of `endings`, then claims the next ones by turns, with all limits, in one statement.
 pub async fn claim_in_turn(
     db: impl PgExecutor<'_>,
     endings: &[Ending],
     claim: Claim<'_>,
     turn: Turn,
 ) -> Result<Claimed, Error> {
-    claim_by(db, endings, claim, Some(turn)).await
+    let statement = with_claim(sqlx::query(include_str!("sql/claim_in_turn.sql")), claim);
+    let statement = with_endings(statement, endings).bind(turn.line).bind(turn.left).bind(turn.allowed);
+    within(gather(statement.fetch(db))).await
 }
 
-async fn claim_by(
-    db: impl PgExecutor<'_>,
-    endings: &[Ending],
-    claim: Claim<'_>,
-    turn: Option<Turn>,
-) -> Result<Claimed, Error> {
-    let statement = sqlx::query(include_str!("sql/claim.sql"))
-        .bind(claim.queue)
-        .bind(claim.limit)
-        .bind(claim.worker_id)
-        .bind(interval(claim.lease))
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;
+
+fn with_claim<'q>(statement: Statement<'q>, claim: Claim<'q>) -> Statement<'q> {
+    statement.bind(claim.queue).bind(claim.limit).bind(claim.worker_id).bind(interval(claim.lease))
+}
+
+/// The lists that `end.sql` takes. Most batches are done without results: what is alike in all of them stays empty.
+fn with_endings<'q>(statement: Statement<'q>, endings: &'q [Ending]) -> Statement<'q> {
+    fn unless_alike<T: PartialEq>(alike: &T, all: Vec<T>) -> Vec<T> {
+        if all.iter().all(|one| one == alike) { Vec::new() } else { all }
+    }
+    let texts = |part: fn(&Ending) -> Option<&str>| unless_alike(&None, endings.iter().map(part).collect());
+    statement
         .bind(endings.iter().map(|ending| ending.lease.job_id).collect::<Vec<_>>())
         .bind(endings.iter().map(|ending| ending.lease.token).collect::<Vec<_>>())
-        .bind(endings.iter().map(|ending| ending.state.as_str()).collect::<Vec<_>>())
-        .bind(endings.iter().map(|ending| ending.result.as_deref()).collect::<Vec<_>>())
-        .bind(endings.iter().map(|ending| ending.error.as_deref()).collect::<Vec<_>>())
-        .bind(turn.is_some())
-        .bind(turn.unwrap_or_default().line)
-        .bind(turn.unwrap_or_default().left)
-        .bind(turn.unwrap_or_default().allowed);
-    let rows = within(statement.fetch_all(db)).await?;
-    let ended = rows.first().map(|row| row.try_get("ended")).transpose()?.flatten();
-    let lanes = rows.first().map(|row| row.try_get("lanes")).transpose()?.unwrap_or(false);
-    let flow = rows.first().map(flow).transpose()?.flatten();
-    let (mut jobs, mut waited) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for row in &rows {
+        .bind(unless_alike(&State::Done.as_str(), endings.iter().map(|ending| ending.state.as_str()).collect()))
+        .bind(texts(|ending| ending.result.as_deref()))
+        .bind(texts(|ending| ending.error.as_deref()))
+}
+
+/// Reads what a claim came to. What is not of a single job stands in every row alike.
+async fn gather(mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin) -> Result<Claimed, sqlx::Error> {
+    let mut claimed = Claimed::default();
+    let mut jobs = Vec::new();
+    let mut first = true;
+    while let Some(row) = rows.try_next().await? {
+        if mem::take(&mut first) {
+            claimed.lanes = row.try_get(LANES)?;
+            if row.len() > LANES + 1 {
+                claimed.ended = row.try_get(LANES + 1)?;
+                claimed.flow = flow(&row)?;
+            }
+        }
         if row.try_get::<Option<Uuid>, _>(0)?.is_some() {
-            jobs.push(claimed(row)?);
-            let (due, begun): (DateTime<Utc>, DateTime<Utc>) = (row.try_get("run_at")?, row.try_get("started_at")?);
-            waited.push((begun - due).to_std().unwrap_or_default());
+            let (due, begun): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(16)?, row.try_get(17)?);
+            claimed.waited.push((begun - due).to_std().unwrap_or_default());
+            jobs.push(job(&row)?);
         }
     }
     jobs.sort_unstable_by_key(|(order, ..)| *order);
-    let jobs = jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect();
-    Ok(Claimed { jobs, ended, lanes, flow, waited })
+    claimed.jobs = jobs.into_iter().map(|(_, job, lease)| (job, lease)).collect();
+    Ok(claimed)
 }
 
-/// What the claim says of its turns; none for a plain claim.
-fn flow(row: &PgRow) -> Result<Option<Flow>, Error> {
+/// What the claim says of its turns.
+fn flow(row: &PgRow) -> Result<Option<Flow>, sqlx::Error> {
     let Some(picked) = row.try_get::<Option<i32>, _>("picked")? else { return Ok(None) };
     let share: Option<f64> = row.try_get("share")?;
     let period: Option<PgInterval> = row.try_get("share_period")?;
@@ -194,14 +211,17 @@ impl Packed {
     }
 }
 
+/// The first column of a claim that is not of its row's job.
+const LANES: usize = 19;
+
 /// Its place in the order, the job, and its lease. Columns by position: this runs for every job there is.
-fn claimed(row: &PgRow) -> Result<((i64, i64), ClaimedJob, Lease), Error> {
+fn job(row: &PgRow) -> Result<((i64, i64), ClaimedJob, Lease), sqlx::Error> {
     let id: JobId = row.try_get(0)?;
     let args: String = row.try_get(5)?;
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
     let last_code: Option<String> = row.try_get(8)?;
-    let packed = match row.try_get::<Option<&str>, _>("ties")? {
-        Some(text) => serde_json::from_str(text).map_err(|cause| Error::Database(sqlx::Error::Decode(cause.into())))?,
+    let packed = match row.try_get::<Option<&str>, _>(18)? {
+        Some(text) => serde_json::from_str(text).map_err(|cause| sqlx::Error::Decode(cause.into()))?,
         None => Packed::default(),
     };
     let job = ClaimedJob {
@@ -209,7 +229,7 @@ fn claimed(row: &PgRow) -> Result<((i64, i64), ClaimedJob, Lease), Error> {
         kind: row.try_get(2)?,
         user_id: row.try_get(3)?,
         app_id: row.try_get::<Option<&str>, _>(4)?.and_then(|app_id| app_id.parse::<AppId>().ok()),
-        args: RawValue::from_string(args).map_err(|cause| Error::Database(sqlx::Error::Decode(cause.into())))?,
+        args: RawValue::from_string(args).map_err(|cause| sqlx::Error::Decode(cause.into()))?,
         tries: Tries {
             attempt: count(row.try_get(6)?),
             max_attempts: count(row.try_get(7)?),

@@ -22,7 +22,7 @@ const LEASE: Duration = Duration::from_secs(10);
 
 async fn claim(kit: &Kit, limit: i64) -> Vec<(ClaimedJob, Lease)> {
     let claim = Claim { queue: "test", limit, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
-    leases::claim(&kit.world.pool, &[], claim).await.unwrap().jobs
+    leases::claim(&kit.world.pool, claim).await.unwrap().jobs
 }
 
 /// One look of a reaper that never holds off.
@@ -49,9 +49,7 @@ async fn a_stale_lease_cannot_complete_and_its_writes_vanish() {
     assert_eq!((kit.effects().await, kit.state(id).await.state), (0, State::Running));
 
     let late = Ending { lease: stale, state: State::Done, result: None, error: None };
-    let nothing = Claim { queue: "test", limit: 0, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
-    let ended = leases::claim(&kit.world.pool, &[late], nothing).await.unwrap();
-    assert_eq!(ended.ended, Some(vec![]));
+    assert_eq!(leases::end(&kit.world.pool, &[late]).await.unwrap(), Some(vec![]));
     assert_eq!(leases::renew(&kit.world.pool, &[stale, fresh.1], LEASE).await.unwrap(), [id]);
     assert_eq!(kit.state(id).await.state, State::Running);
 

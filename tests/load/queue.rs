@@ -45,8 +45,9 @@ const PRODUCERS: usize = 16;
 const MANY: usize = 60_000;
 /// Jobs in one bulk call.
 const BULK: usize = 10_000;
-/// Jobs claimed and ended by one statement of the drain.
-const BATCH: usize = 4_000;
+/// Jobs claimed and ended by one statement of our drain, and of the plain one, which does best with more.
+const BATCH: usize = 1_000;
+const BATCH_PLAIN: usize = 4_000;
 /// Jobs that each have a transaction of their own.
 const TRANSACTIONS: usize = 6_000;
 /// Rows that lie beside: not yet due, or ended.
@@ -123,7 +124,7 @@ impl Rounds {
         self.bulk.0.push(rate(MANY, ours.bulk("noop", MANY).await));
         self.bulk.1.push(rate(MANY, limit::insert_together(pool, &payload, MANY, BULK).await));
         self.drain.0.push(rate(MANY, ours.drain(MANY).await));
-        self.drain.1.push(rate(MANY, limit::drain(pool, BATCH).await));
+        self.drain.1.push(rate(MANY, limit::drain(pool, BATCH_PLAIN).await));
         ours.empty().await;
         ours.bulk("own", TRANSACTIONS).await;
         limit::insert_together(pool, &payload, TRANSACTIONS, BULK.min(TRANSACTIONS)).await;

@@ -2,7 +2,7 @@
 --
 -- Invariant: only under the present lease token. `wait_ms` null means given back untouched: ready at once, at its old
 -- place in the order, as if never claimed. `outcome` null writes no attempt.
--- Rides on jobs_pkey; for the `limit` see claim.sql.
+-- Rides on jobs_pkey; for the `limit` see end.sql.
 with clock as materialized (select krilin.now() as now),
 input as materialized (
     select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::boolean[], $5::text[], $6::text[])

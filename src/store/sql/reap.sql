@@ -3,7 +3,7 @@
 -- Invariant: fenced per row. A job that was renewed, completed, cancelled or claimed again since it was looked at has
 -- another token or a later lease_until and is not touched. The lost attempt counts; with none left the job is dead. One
 -- that was cancelled while it ran is freed, and ends as cancelled by stop.sql.
--- Rides on jobs_pkey; for the `limit` see claim.sql.
+-- Rides on jobs_pkey; for the `limit` see end.sql.
 with clock as materialized (select krilin.now() as now),
 expired as (
     select j.id, j.attempt >= j.max_attempts and j.stop_reason is distinct from 'cancelled' as spent

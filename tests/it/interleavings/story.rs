@@ -177,7 +177,8 @@ impl<'a> Story<'a> {
             lease: Duration::from_secs(LEASE_S.unsigned_abs()),
         };
         let endings: Vec<_> = endings.into_iter().map(|(_, ending)| ending).collect();
-        let claimed = leases::claim(&self.kit.world.pool, &endings, claim).await.unwrap();
+        leases::end(&self.kit.world.pool, &endings).await.unwrap();
+        let claimed = leases::claim(&self.kit.world.pool, claim).await.unwrap();
         assert_eq!(claimed.jobs.iter().map(|(job, _)| job.id).collect::<Vec<_>>(), expected, "the claim, in its order");
         for (claimed, lease) in claimed.jobs {
             let job = self.jobs.get_mut(&claimed.id).unwrap();
@@ -233,8 +234,7 @@ impl<'a> Story<'a> {
         let error = serde_json::to_string(&CtxError::new(Code::Unavailable, "as told")).unwrap();
         if job.attempt >= job.max_attempts {
             let ending = Ending { lease, state: Final::Dead, result: None, error: Some(error) };
-            let nothing = Claim { queue: "nowhere", limit: 1, worker_id: self.workers[0], lease: Duration::ZERO };
-            leases::claim(&self.kit.world.pool, &[ending], nothing).await.unwrap();
+            leases::end(&self.kit.world.pool, &[ending]).await.unwrap();
             job.stand = if holds { Stand::Dead } else { job.stand };
             return;
         }

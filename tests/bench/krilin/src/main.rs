@@ -30,7 +30,7 @@ use sqlx::PgPool;
 /// Jobs of one call for many.
 const BULK: usize = 10_000;
 /// Jobs claimed and ended by one statement where a backlog waits.
-const BATCH: usize = 4_000;
+const BATCH: usize = 1_000;
 /// Jobs at once, each in a transaction of its own.
 const TRANSACTIONS: usize = 16;
 
