@@ -118,6 +118,9 @@ pub struct Worker {
     pool: PgPool,
 }
 
+/// Connections of the loops that lanes share, and of reports.
+const LOOPS_CONNECTIONS: u32 = 4;
+
 /// Session settings of the queue's own connections. Its statements ride on indexes whose rows come and go by the
 /// thousand; a plan cached while the table was empty must not be a scan of the whole.
 const KERNEL: [(&str, &str); 5] = [
@@ -131,17 +134,20 @@ const KERNEL: [(&str, &str); 5] = [
 /// Starts a worker for the kinds of `registry` over `queue`, whose handlers get `pool`. Runs until [`Worker::stop`].
 pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &WorkerOptions) -> Worker {
     let id = WorkerId::new(queue.clock());
+    // One for each lane, and one more, so that a pool of which all are busy is a sign of trouble.
     let connections = u32::try_from(options.lanes.len()).unwrap_or(u32::MAX).saturating_add(1);
     let mut settings = KERNEL.to_vec();
     let durable = store::beside(pool, connections, &settings);
     settings.push(("synchronous_commit", "off"));
-    let relaxed = store::beside(pool, connections + 3, &settings);
-    for (name, pool) in WORKER_POOLS.into_iter().zip([&durable, &relaxed]) {
+    // A pool hands out its open connections in turn. Claims share theirs with nothing else, and so find it warm.
+    let claims = store::beside(pool, connections, &settings);
+    let relaxed = store::beside(pool, LOOPS_CONNECTIONS, &settings);
+    for (name, pool) in WORKER_POOLS.into_iter().zip([&durable, &claims, &relaxed]) {
         queue.metrics().watch_pool(name, pool);
     }
     let ground = Ground {
         durable,
-        relaxed: relaxed.clone(),
+        relaxed: claims,
         leases: Arc::new(Leases::new(id, options.lease)),
         notices: queue.notices().clone(),
         metrics: queue.metrics().clone(),

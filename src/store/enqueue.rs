@@ -81,6 +81,15 @@ impl NewRow {
         self.ties.deadline.is_some() || self.ties.parent_id.is_some() || self.ties.children.is_some()
     }
 
+    /// Whether it differs from `other`, which is plain as it is, in nothing but id and arguments.
+    fn is_like(&self, other: &Self) -> bool {
+        let Self { user_id, app_id, kind, queue, priority, max_attempts, run_at, delay, .. } = other;
+        (&self.kind, &self.queue, self.priority, self.max_attempts) == (kind, queue, *priority, *max_attempts)
+            && (&self.user_id, &self.app_id, &self.run_at, &self.delay) == (user_id, app_id, run_at, delay)
+            && (&self.cause, &self.trace_parent, self.awaited) == (&other.cause, &other.trace_parent, other.awaited)
+            && (&self.concurrency_key, self.cost) == (&other.concurrency_key, other.cost)
+    }
+
     fn stop_at(&self) -> Option<DateTime<Utc>> {
         match self.ties.deadline {
             Some(Deadline::At(at)) => Some(at),
@@ -112,56 +121,27 @@ fn interval(length: Duration) -> PgInterval {
 
 type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;
 
-/// One part of every row for `enqueue.sql`: what is alike in all comes once.
-fn alike<'r, T>(rows: &[&'r NewRow], part: impl Fn(&'r NewRow) -> Option<T>) -> (Vec<Option<T>>, Option<T>)
-where
-    T: PartialEq,
-{
-    let first = rows.first().and_then(|row| part(row));
-    if rows.iter().all(|row| part(row) == first) {
-        (Vec::new(), first)
-    } else {
-        (rows.iter().map(|row| part(row)).collect(), None)
-    }
-}
-
-/// Binds a list and the value for all.
-macro_rules! bind_alike {
-    ($statement:expr, $rows:expr, $($part:expr),+ $(,)?) => {{
-        let statement = $statement;
-        $(
-            let (list, value) = alike($rows, $part);
-            let statement = statement.bind(list).bind(value);
-        )+
-        statement
-    }};
-}
-
-/// The statement with plain rows, in the order of `enqueue.sql`.
-fn plain<'q>(rows: &[&'q NewRow]) -> Statement<'q> {
-    let statement = sqlx::query(include_str!("sql/enqueue.sql"))
+/// The statement with rows that differ in nothing but id and arguments, as the first of them has the rest.
+fn alike<'q>(rows: &[&'q NewRow], first: &'q NewRow) -> Statement<'q> {
+    sqlx::query(include_str!("sql/enqueue_alike.sql"))
         .bind(all(rows, |row| row.id))
-        .bind(all(rows, |row| row.args.as_str()));
-    bind_alike!(
-        statement,
-        rows,
-        |row| row.user_id,
-        |row| row.app_id.as_ref().map(AppId::as_str),
-        |row| Some(row.kind.as_str()),
-        |row| Some(row.queue.as_str()),
-        |row| Some(row.priority),
-        |row| Some(row.max_attempts),
-        |row| row.run_at,
-        |row| row.delay.map(interval),
-        |row| row.cause.as_deref(),
-        |row| row.trace_parent.as_deref(),
-        |row| Some(row.awaited),
-        |row| row.concurrency_key.as_deref(),
-        |row| row.cost,
-    )
+        .bind(all(rows, |row| row.args.as_str()))
+        .bind(first.user_id)
+        .bind(first.app_id.as_ref().map(AppId::as_str))
+        .bind(&first.kind)
+        .bind(&first.queue)
+        .bind(first.priority)
+        .bind(first.max_attempts)
+        .bind(first.run_at)
+        .bind(first.delay.map(interval))
+        .bind(&first.cause)
+        .bind(&first.trace_parent)
+        .bind(first.awaited)
+        .bind(&first.concurrency_key)
+        .bind(first.cost)
 }
 
-/// The statement with what every row has, in the order of the other `enqueue*.sql`.
+/// The statement with what every row has, in the order of the others of `enqueue*.sql`.
 fn bound<'q>(sql: &'static str, rows: &[&'q NewRow]) -> Statement<'q> {
     sqlx::query(sql)
         .bind(all(rows, |row| row.id))
@@ -192,7 +172,13 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Err
         within(statement.execute(db)).await?;
         return Ok(());
     }
-    within(plain(rows).execute(db)).await?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    let statement = if rows.iter().all(|row| row.is_like(first)) {
+        alike(rows, first)
+    } else {
+        bound(include_str!("sql/enqueue.sql"), rows)
+    };
+    within(statement.execute(db)).await?;
     Ok(())
 }
 

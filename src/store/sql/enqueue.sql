@@ -1,22 +1,21 @@
 -- enqueue: many new jobs in one insert.
 --
 -- Invariant: a row is `ready` when its time has come and `scheduled` when it has not, by the database's clock alone.
--- What is alike in all jobs comes once, as a value, and its list is empty then; of the two one is always null.
--- Rides on nothing: plain rows have neither unique key nor idempotency key (those go through enqueue_keyed.sql).
+-- Rides on nothing: plain rows have neither unique key nor idempotency key (those go through enqueue_keyed.sql), and those
+-- that are alike go through enqueue_alike.sql.
 with clock as materialized (select krilin.now() as now)
 insert into krilin.jobs
     (id, user_id, app_id, kind, queue, args, state, priority, max_attempts, run_at, due_at, cause, trace_parent, awaited,
      concurrency_key, cost, created_at)
 select
-    i.id, coalesce(i.user_id, $4), coalesce(i.app_id, $6), coalesce(i.kind, $8), coalesce(i.queue, $10), i.args::jsonb,
+    i.id, i.user_id, i.app_id, i.kind, i.queue, i.args::jsonb,
     case when due.at > clock.now then 'scheduled' else 'ready' end,
-    coalesce(i.priority, $12), coalesce(i.max_attempts, $14), coalesce(due.at, clock.now), due.at,
-    coalesce(i.cause, $20), coalesce(i.trace_parent, $22), coalesce(i.awaited, $24),
-    coalesce(i.concurrency_key, $26), coalesce(i.cost, $28), clock.now
+    i.priority, i.max_attempts, coalesce(due.at, clock.now), due.at, i.cause, i.trace_parent, i.awaited,
+    i.concurrency_key, i.cost, clock.now
 from clock,
-    unnest($1::uuid[], $2::text[], $3::uuid[], $5::text[], $7::text[], $9::text[], $11::smallint[], $13::integer[],
-           $15::timestamptz[], $17::interval[], $19::text[], $21::text[], $23::boolean[],
-           $25::text[], $27::integer[])
-    as i(id, args, user_id, app_id, kind, queue, priority, max_attempts, run_at, delay, cause, trace_parent, awaited,
+    unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::integer[],
+           $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::boolean[],
+           $14::text[], $15::integer[])
+    as i(id, user_id, app_id, kind, queue, args, priority, max_attempts, run_at, delay, cause, trace_parent, awaited,
          concurrency_key, cost),
-    lateral (select coalesce(i.run_at, $16, clock.now + coalesce(i.delay, $18)) as at) as due
+    lateral (select coalesce(i.run_at, clock.now + i.delay) as at) as due
