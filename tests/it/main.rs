@@ -39,8 +39,8 @@ mod orders;
 #[cfg(feature = "otel")]
 mod otel;
 mod outage;
-mod peers;
 mod parse;
+mod peers;
 mod policy;
 mod postgres;
 mod publish;
