@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     execute::{Ack, Verdict, Work},
+    floor::Floor,
     inbox::Inbox,
     kept::Kept,
     lease::Leases,
@@ -74,6 +75,7 @@ pub(super) struct Feeder {
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
     pub(super) turns: Turns,
+    pub(super) floor: Floor,
     /// The watchdog lives by this loop.
     pub(super) part: Part,
 }
@@ -266,13 +268,17 @@ impl Feeder {
         }
         let turn = if limit > 0 { self.turns.next() } else { None };
         // Two statements side by side, on two of Postgres' processes: neither needs what the other comes to.
-        let (found, claimed) = futures::future::join(self.end(), self.take(limit, turn)).await;
+        let (begun, floor) = (Instant::now(), self.floor.next());
+        let (found, claimed) = futures::future::join(self.end(), self.take(limit, turn, floor)).await;
         let ended = found.map(|found| {
             let endings = mem::take(&mut self.kept.endings);
             self.ended(&endings, found);
         });
         let (jobs, more) = match claimed? {
-            Some(claimed) => self.learn(claimed, limit),
+            Some(claimed) => {
+                self.floor.learn(floor, begun, &claimed);
+                self.learn(claimed, limit)
+            }
             None => (Vec::new(), false),
         };
         if let Err(error) = ended {
@@ -287,11 +293,11 @@ impl Feeder {
         if endings.is_empty() { Ok(None) } else { leases::end(&self.ground.durable, endings).await }
     }
 
-    async fn take(&self, limit: usize, turn: Option<Turn>) -> Result<Option<Claimed>, Error> {
+    async fn take(&self, limit: usize, turn: Option<Turn>, floor: Option<i64>) -> Result<Option<Claimed>, Error> {
         let (claim, pool) = (self.claim_of(limit), &self.ground.relaxed);
         Ok(match turn {
             _ if limit == 0 => None,
-            None => Some(leases::claim(pool, claim).await?),
+            None => Some(leases::claim(pool, claim, floor).await?),
             Some(turn) => Some(leases::claim_in_turn(pool, &[], claim, turn).await?),
         })
     }

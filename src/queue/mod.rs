@@ -7,6 +7,7 @@ mod enqueue;
 mod execute;
 mod feed;
 mod fit;
+mod floor;
 mod flow;
 pub mod fsck;
 mod inbox;

@@ -19,6 +19,7 @@ use super::{
     backend::LaneBackend,
     execute::Execute,
     feed::{Feeder, Ground},
+    floor::Floor,
     inbox::Inbox,
     kept::Kept,
     lease::Leases,
@@ -212,6 +213,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
         turns: Turns::default(),
+        floor: Floor::default(),
         part,
     };
     tokio::spawn(feeder.run(done));

@@ -155,12 +155,11 @@ impl Engine {
         let mut names = Names::of(source);
         // A text that compiles without patterns has none.
         let plain = (!names.builtins.patterns).then(|| self.compile_within::<Compiler>(order.name, source, false));
-        let compiled = match plain {
-            Some(Ok(compiled)) => compiled,
-            _ => {
-                names.builtins.patterns = true;
-                self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(order.name, source, false)?
-            }
+        let compiled = if let Some(Ok(compiled)) = plain {
+            compiled
+        } else {
+            names.builtins.patterns = true;
+            self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(order.name, source, false)?
         };
         if cpu_time().saturating_sub(began) > Duration::from_micros(order.cpu_us) {
             return Err(thrown::plain(Code::CpuLimit, "compiling the bundle took all the CPU time of the pass"));

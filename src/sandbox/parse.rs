@@ -53,7 +53,7 @@ struct Key<'a, 'js> {
     next: usize,
 }
 
-impl<'a, 'js> Reader<'a, 'js> {
+impl<'js> Reader<'_, 'js> {
     fn document(&mut self) -> Result<Value<'js>, Odd> {
         let value = self.value(0)?;
         self.blank();
@@ -126,22 +126,21 @@ impl<'a, 'js> Reader<'a, 'js> {
             Some(key) if is_next(key) => Some(guess),
             _ => self.keys.iter().position(is_next),
         };
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let length = rest.bytes().position(|byte| byte == b'"').ok_or(Odd::Text)?;
-                let text = &rest[..length];
-                if text.bytes().any(|byte| byte == b'\\' || byte < b' ') {
-                    return Err(Odd::Text);
-                }
-                let atom = Atom::from_str(self.ctx.clone(), text)?;
-                if self.keys.len() == KEYS {
-                    self.at += length + 1;
-                    return Ok(atom);
-                }
-                self.keys.push(Key { text, atom, next: self.keys.len() + 1 });
-                self.keys.len() - 1
+        let place = if let Some(place) = known {
+            place
+        } else {
+            let length = rest.bytes().position(|byte| byte == b'"').ok_or(Odd::Text)?;
+            let text = &rest[..length];
+            if text.bytes().any(|byte| byte == b'\\' || byte < b' ') {
+                return Err(Odd::Text);
             }
+            let atom = Atom::from_str(self.ctx.clone(), text)?;
+            if self.keys.len() == KEYS {
+                self.at += length + 1;
+                return Ok(atom);
+            }
+            self.keys.push(Key { text, atom, next: self.keys.len() + 1 });
+            self.keys.len() - 1
         };
         if let Some(last) = self.last.replace(place) {
             self.keys[last].next = place;

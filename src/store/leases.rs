@@ -93,6 +93,8 @@ pub struct Flow {
 pub struct Claimed {
     /// The jobs taken, in their order.
     pub jobs: Vec<(ClaimedJob, Lease)>,
+    /// The rank of the last of them, at most that of a job without a priority that was asked for just then.
+    pub rank: Option<i64>,
     /// The endings that found their job, where some did not; `None` when all did.
     pub ended: Option<Vec<JobId>>,
     /// Whether the queue has users, keys or limits, and must be claimed from by turns.
@@ -114,9 +116,10 @@ pub async fn end(db: impl PgExecutor<'_>, endings: &[Ending]) -> Result<Option<V
     Ok(row.try_get(0)?)
 }
 
-/// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none.
-pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>) -> Result<Claimed, Error> {
-    let statement = with_claim(sqlx::query(include_str!("sql/claim.sql")), claim);
+/// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none. Does not look
+/// below the rank `floor`.
+pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>, floor: Option<i64>) -> Result<Claimed, Error> {
+    let statement = with_claim(sqlx::query(include_str!("sql/claim.sql")), claim).bind(floor.unwrap_or(i64::MIN));
     within(gather(statement.fetch(db))).await
 }
 
@@ -168,7 +171,9 @@ async fn gather(mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin
         if row.try_get::<Option<Uuid>, _>(0)?.is_some() {
             let (due, begun): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(16)?, row.try_get(17)?);
             claimed.waited.push((begun - due).to_std().unwrap_or_default());
-            jobs.push(job(&row)?);
+            let job = job(&row)?;
+            claimed.rank = claimed.rank.max(Some(job.0.0.min(begun.timestamp_millis())));
+            jobs.push(job);
         }
     }
     jobs.sort_unstable_by_key(|(order, ..)| *order);

@@ -89,7 +89,7 @@ async fn after_a_restart_of_postgres_a_worker_claims_listens_and_rescues_again()
     let orphan = "insert into krilin.jobs (id, kind, queue, args, priority, max_attempts, run_at, created_at, state)
                 values (gen_random_uuid(), 'test_own', 'nobody', '{}', 0, 3, krilin.now(), krilin.now(), 'ready')";
     until(async || sqlx::raw_sql(orphan).execute(&kit.world.pool).await.ok()).await;
-    let claimed = until(async || leases::claim(&kit.world.pool, vanished).await.ok()).await;
+    let claimed = until(async || leases::claim(&kit.world.pool, vanished, None).await.ok()).await;
     assert_eq!(claimed.jobs.len(), 1);
     let freed = "select count(*) from krilin.jobs where queue = 'nobody' and state = 'ready'";
     until(async || (count(&kit, freed).await == 1).then_some(())).await;

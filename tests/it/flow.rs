@@ -84,7 +84,7 @@ async fn a_limit_of_the_queue_holds_under_many_claimers_at_once() {
     // A plain claim, of a worker that does not know of limits yet, takes nothing.
     kit.enqueue(BATCH, json!({})).await;
     let claim = Claim { queue: "test", limit: 9, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
-    let plain = leases::claim(&kit.world.pool, claim).await.unwrap();
+    let plain = leases::claim(&kit.world.pool, claim, None).await.unwrap();
     assert!(plain.jobs.is_empty() && plain.lanes);
 }
 

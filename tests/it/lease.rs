@@ -22,12 +22,29 @@ const LEASE: Duration = Duration::from_secs(10);
 
 async fn claim(kit: &Kit, limit: i64) -> Vec<(ClaimedJob, Lease)> {
     let claim = Claim { queue: "test", limit, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
-    leases::claim(&kit.world.pool, claim).await.unwrap().jobs
+    leases::claim(&kit.world.pool, claim, None).await.unwrap().jobs
 }
 
 /// One look of a reaper that never holds off.
 async fn reap(kit: &Kit) -> usize {
     Reaper::new(kit.world.pool.clone(), Duration::ZERO).tick().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_claim_does_not_look_below_its_floor_and_one_without_finds_everything() {
+    let kit = Kit::new().await;
+    let early = kit.enqueue(OWN, json!({})).await;
+    kit.world.advance(LEASE).await;
+    let late = kit.enqueue(OWN, json!({})).await;
+    let next = Claim { queue: "test", limit: 1, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
+    let rank = "select rank from krilin.jobs where state = 'ready' order by rank desc limit 1";
+    let floor = kit.count(rank).await;
+    let mut found = Vec::new();
+    for floor in [Some(floor), Some(floor), None] {
+        let claimed = leases::claim(&kit.world.pool, next, floor).await.unwrap();
+        found.extend(claimed.jobs.iter().map(|(job, _)| (job.id, claimed.rank)));
+    }
+    assert_eq!(found, [(late, Some(floor)), (early, Some(floor - 10_000))]);
 }
 
 #[tokio::test]
