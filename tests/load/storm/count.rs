@@ -50,9 +50,10 @@ pub async fn count(pool: &PgPool, storm: &Storm, pace: f64) -> Counted {
     let mut counted = Counted {
         accepted: scalar("select count(*) from krilin.bench_accepted").await,
         lost: scalar(
-            "select count(*) from krilin.bench_accepted a
-             where not exists (select from krilin.job_history h where h.id = a.job_id and h.state = 'done')
-                or not exists (select from krilin.bench_effects e where e.job_id = a.job_id)",
+            "select count(*) from (
+                 select job_id from krilin.bench_accepted
+                 except (select id from krilin.job_history where state = 'done'
+                         intersect select job_id from krilin.bench_effects)) as lost",
         )
         .await,
         applied_twice: scalar(
