@@ -148,7 +148,7 @@ async fn coalesced(pool: &PgPool, jobs: usize, producers: usize) -> Value {
         while inbox.recv_many(&mut waiting, 1_024).await > 0 {
             let (payloads, callers): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
             sqlx::query(MANY).bind(payloads).execute(&writer).await.expect("it stores");
-            callers.into_iter().for_each(|caller| drop(caller.send(())));
+            callers.into_iter().for_each(|caller| _ = caller.send(()));
         }
     });
     let share = jobs / producers;
