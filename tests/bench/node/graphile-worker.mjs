@@ -11,7 +11,7 @@ await main(async (url) => {
   const utils = await makeWorkerUtils({ pgPool: pool, logger });
   return {
     setup: () => utils.migrate(),
-    empty: () => pool.query('truncate graphile_worker._private_jobs'),
+    empty: () => pool.query('truncate graphile_worker._private_jobs cascade'),
     enqueue: () => utils.addJob('noop', payload()),
     bulk: async (jobs) => {
       for (let n = 0; n < jobs; n += BULK) {

@@ -67,7 +67,7 @@ impl System for Graphile {
     async fn setup(&self) {}
 
     async fn empty(&self) {
-        sqlx::raw_sql("truncate graphile_worker._private_jobs").execute(&self.pool).await.expect("its table");
+        sqlx::raw_sql("truncate graphile_worker._private_jobs cascade").execute(&self.pool).await.expect("its table");
     }
 
     async fn enqueue(&self) {
