@@ -233,7 +233,7 @@ begin
 end $$;
 
 -- The pick of a queue for which nothing is set: all users weigh the same and each key runs one job at a time. Then one statement
--- finds what krilin.pick would go round for, at a quarter of the cost; the second locks it.
+-- finds what krilin.pick would go round for, at less than half the cost; the second locks it.
 create function krilin.pick_freely(
     of_queue text, most integer, turn uuid, turn_left integer,
     out picked tid[], out next_turn uuid, out next_left integer, out more boolean, out held boolean)

@@ -15,6 +15,7 @@ pub mod lines;
 pub mod memory;
 pub mod operator;
 pub mod order;
+mod page;
 pub mod receipt;
 pub mod schedule;
 mod serve;

@@ -1,7 +1,7 @@
 //! Dead letters: look at them, take many up again. Refuses to touch another user's, and more than a page of them at once.
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::{Uri, header},
     response::{IntoResponse, Response},
 };
@@ -15,8 +15,8 @@ use crate::{
         Web,
         auth::Caller,
         body::{self, JsonBytes, json},
-        error::{Document, FieldError, Kind, Problem},
-        limit,
+        error::{Document, FieldError, Problem},
+        page,
     },
 };
 
@@ -83,12 +83,8 @@ pub struct RedriveAnswer {
         (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
 pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
-    let Query(page) =
-        Query::<Page>::try_from_uri(&uri).map_err(|cause| Problem::new(Kind::BadRequest, cause.body_text()))?;
-    let limit = page.limit.unwrap_or(limit::PAGE_DEFAULT);
-    if !(1..=limit::PAGE_MAX).contains(&limit) {
-        return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)));
-    }
+    let page: Page = page::asked(&uri)?;
+    let limit = page::length(page.limit)?;
     let Page { kind, app_id, code, since, .. } = page;
     let which = Which { user_id: Some(caller.user_id()), kind, app_id, code, since };
     let answer =

@@ -1,7 +1,7 @@
 //! Jobs: enqueue one or many, look, list, cancel, retry. Refuses to show one user another's job: it is not found.
 
 use axum::{
-    extract::{FromRequest, Path, Query, Request, State},
+    extract::{FromRequest, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -20,10 +20,10 @@ use crate::{
         Web,
         auth::Caller,
         body::{JsonBytes, json},
-        error::{Document, Kind, Problem},
-        limit,
+        error::{Document, Problem},
         lines::{self, Lines},
         order::{self, Order},
+        page,
         trace::Trace,
         wish::Wishes,
     },
@@ -143,12 +143,8 @@ pub struct Page {
         (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
 pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
-    let Query(page) =
-        Query::<Page>::try_from_uri(&uri).map_err(|cause| Problem::new(Kind::BadRequest, cause.body_text()))?;
-    let limit = page.limit.unwrap_or(limit::PAGE_DEFAULT);
-    if !(1..=limit::PAGE_MAX).contains(&limit) {
-        return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)));
-    }
+    let page: Page = page::asked(&uri)?;
+    let limit = page::length(page.limit)?;
     let filter = Filter {
         user_id: Some(caller.user_id()),
         kind: page.kind,

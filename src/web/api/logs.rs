@@ -1,7 +1,7 @@
 //! What a job has logged. Refuses to show one user another's job: it is not found.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{Uri, header},
     response::{IntoResponse, Response},
 };
@@ -15,8 +15,8 @@ use crate::{
         Web,
         auth::Caller,
         body::json,
-        error::{Document, Kind, Problem},
-        limit,
+        error::{Document, Problem},
+        page,
     },
 };
 
@@ -52,12 +52,8 @@ pub async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
-    let Query(page) =
-        Query::<Page>::try_from_uri(&uri).map_err(|cause| Problem::new(Kind::BadRequest, cause.body_text()))?;
-    let limit = page.limit.unwrap_or(limit::PAGE_DEFAULT);
-    if !(1..=limit::PAGE_MAX).contains(&limit) {
-        return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)));
-    }
+    let page: Page = page::asked(&uri)?;
+    let limit = page::length(page.limit)?;
     let job = web.queue().get(parse(&id)?, Some(caller.user_id())).await?.ok_or_else(|| unknown(&id))?;
     let mut batches = web.queue().log(job.id, page.cursor.unwrap_or(0), limit + 1).await?;
     let more = batches.len() > limit as usize;

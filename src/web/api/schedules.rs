@@ -2,7 +2,7 @@
 //! one user another's, and to change what an app's manifest declares beyond pausing it.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -21,9 +21,9 @@ use crate::{
         Web,
         auth::Caller,
         body::{self, JsonBytes, json},
-        error::{Document, FieldError, Kind, Problem},
-        limit,
+        error::{Document, FieldError, Problem},
         order::Order,
+        page,
         schedule::{Occurrence, Schedule},
         trace::Trace,
         wanted,
@@ -199,8 +199,8 @@ pub struct Page {
         (status = "4XX", description = "A problem", body = Document, content_type = "application/problem+json")))]
 pub async fn list(State(web): State<Web>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
-    let page: Page = query(&uri)?;
-    let limit = limited(page.limit)?;
+    let page: Page = page::asked(&uri)?;
+    let limit = page::length(page.limit)?;
     let filter =
         Filter { user_id: Some(caller.user_id()), app_id: page.app_id, state: page.state, ..Filter::default() };
     let mut rows = web.schedules().list(&filter, page.cursor, limit + 1).await.map_err(problem)?;
@@ -254,8 +254,8 @@ pub async fn occurrences(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.may(Scope::JobsRead)?;
-    let page: LedgerPage = query(&uri)?;
-    let limit = limited(page.limit)?;
+    let page: LedgerPage = page::asked(&uri)?;
+    let limit = page::length(page.limit)?;
     let row = find(&web, &caller, &id).await?;
     let mut rows: Vec<Occurred> = web.schedules().ledger(row.id, page.cursor, limit + 1).await.map_err(problem)?;
     let more = rows.len() > limit as usize;
@@ -327,20 +327,6 @@ async fn find(web: &Web, caller: &Caller, id: &str) -> Result<Row, Problem> {
         Err(Error::NotFound) => Err(unknown()),
         row => row.map_err(problem),
     }
-}
-
-fn query<T: serde::de::DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
-    let Query(page) =
-        Query::<T>::try_from_uri(uri).map_err(|cause| Problem::new(Kind::BadRequest, cause.body_text()))?;
-    Ok(page)
-}
-
-fn limited(limit: Option<u32>) -> Result<u32, Problem> {
-    let limit = limit.unwrap_or(limit::PAGE_DEFAULT);
-    if (1..=limit::PAGE_MAX).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {}, not {limit}", limit::PAGE_MAX)))
 }
 
 fn problem(error: Error) -> Problem {
