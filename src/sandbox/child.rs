@@ -11,9 +11,7 @@ use super::{
     engine::Engine,
     limits::ORDER_BYTES,
     lockdown,
-    names::Builtins,
     protocol::{self, HEAD_BYTES, Kind, RunOrder},
-    stage::Stage,
 };
 
 /// The hidden verb `krilin sandbox`. `args` are the words after it: none, or `--probe NAME` to attempt what the lockdown
@@ -38,21 +36,14 @@ pub fn main(args: &[String]) -> ExitCode {
 }
 
 fn serve(engine: &mut Engine, pipe: &mut Pipe) -> io::Result<()> {
-    // The next context is made while nobody waits for it.
-    let mut ahead = Some(Stage::new(engine, Builtins::default()));
-    let mut last = Builtins::default();
     pipe.send(Kind::Ready, b"null")?;
     while let Some(kind) = pipe.receive()? {
         let order = std::mem::take(&mut pipe.order);
         let Kind::Run = kind else { return Err(io::ErrorKind::InvalidData.into()) };
         let run: RunOrder<'_> = serde_json::from_slice(&order)?;
-        let (kind, report) = engine.run(&mut ahead, &run, pipe)?;
+        let (kind, report) = engine.run(&run, pipe)?;
         pipe.send(kind, &report)?;
         pipe.order = order;
-        // The next pass most likely asks for what the last two asked for; where they differ, nothing is likely.
-        let builtins = ahead.take().map_or(last, |stage| stage.builtins);
-        ahead = (builtins == last).then(|| Stage::new(engine, builtins));
-        last = builtins;
     }
     Ok(())
 }

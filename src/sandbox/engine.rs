@@ -1,32 +1,35 @@
-//! One pass in QuickJS: a fresh runtime and context, the app's module from bytecode, the handler, its calls.
+//! One pass in QuickJS: the realm put back, the app's module, the handler, its calls.
 //!
-//! The context of a pass is built without the engine's compiler, so no text can become code in it. Source is compiled in
-//! a context of its own, and only here: bytecode is never taken from anybody else.
+//! Passes run in a context without the engine's compiler, so no text can become code in it. Source is compiled in a context
+//! of its own, and only here: bytecode is never taken from anybody else.
+//!
+//! A module whose top level looks at nothing that differs from pass to pass evaluates to the same each time: it is evaluated
+//! once, and its passes begin with an image of that. One that looks (at the clock, say) is evaluated in each pass.
 
 use std::{collections::HashMap, io, rc::Rc, time::Duration};
 
 use rquickjs::{
     Context, Ctx, Function, Module, Object, Promise, Runtime, Value, WriteOptions,
-    context::{Intrinsic, intrinsic},
+    context::intrinsic,
     loader::{Loader, bundle::Bundle},
     promise::PromiseState,
 };
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    arena::Image,
     child::Pipe,
-    limits::{CACHE_BYTES, FRAME_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
-    names::{Builtins, Names},
-    native::{Later, Shared},
+    limits::{CACHE_BYTES, FRAME_BYTES, IMAGE_BYTES, MEMORY_MAX_BYTES, STACK_BYTES},
+    native::Shared,
     parse::parse,
     protocol::{DoneReport, Kind, RunOrder, ThrewReport},
-    stage::Stage,
+    realm::{Prelude, Realm},
     thrown,
 };
 use crate::model::error::Code;
 
-/// What compiles a text without patterns.
-type Compiler = (intrinsic::Eval, intrinsic::Promise);
+/// What compiles a text.
+type Compiler = (intrinsic::Eval, intrinsic::Promise, intrinsic::RegExpCompiler);
 
 /// A module as bytecode. The child lives for a bounded number of bundles ([`CACHE_BYTES`]), so it may keep them for good,
 /// as the engine asks: it reads the bytes in place.
@@ -35,19 +38,18 @@ pub(super) type Compiled = &'static [(&'static str, &'static [u8])];
 /// Microtasks between two looks at the clock. A microtask of native code alone may never reach the engine's own poll.
 const MICROTASKS_PER_LOOK: u32 = 64;
 
-/// What a child keeps from pass to pass: bytecode, nothing else.
+/// What a child keeps from pass to pass: bytecode, and images of what each pass begins with.
 pub(super) struct Engine {
-    pub(super) prelude: Compiled,
-    pub(super) later: Later,
+    realm: Realm,
     cache: HashMap<String, App>,
     cached_bytes: usize,
 }
 
-/// An app's module, and what its text asks of a context.
-#[derive(Clone, Copy)]
+/// An app's module.
 struct App {
     compiled: Compiled,
-    names: Names,
+    /// The realm with the module evaluated in it, where every pass would evaluate it to the same.
+    evaluated: Option<Image>,
 }
 
 /// Why a pass stops before its handler has returned.
@@ -77,124 +79,128 @@ impl Engine {
     /// Compiles what every pass needs and runs an empty pass, so that the process has touched what it will need (the
     /// zone of the C library among it) before it is locked down. None when the engine does not start.
     pub(super) fn warm() -> Option<Self> {
-        let mut engine = Self {
-            prelude: &[],
-            later: Later { late: &[], web: &[], time: &[] },
-            cache: HashMap::new(),
-            cached_bytes: 0,
+        let ours = |name, source| compile(name, source, true).ok();
+        let prelude = Prelude {
+            door: ours("krilin:prelude", include_str!("prelude.js"))?,
+            platform: ours("krilin:platform", include_str!("platform.js"))?,
+            time: ours("krilin:time", include_str!("time.js"))?,
+            web: ours("krilin:web", include_str!("web.js"))?,
         };
-        engine.prelude = engine.compile("krilin:prelude", include_str!("prelude.js")).ok()?;
-        engine.later.late = engine.compile("krilin:late", include_str!("late.js")).ok()?;
-        engine.later.web = engine.compile("krilin:web", include_str!("web.js")).ok()?;
-        engine.later.time = engine.compile("krilin:time", include_str!("time.js")).ok()?;
-        let warm = engine.compile("krilin:warm", "export default new Date(2026, 0).getTimezoneOffset()").ok()?;
-        let stage = Stage::new(&engine, Builtins::ALL);
-        let date = stage.context.with(|ctx| {
-            let hooks = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
-            hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>(((), 0, 0, Names::MOST))?;
-            let (_module, evaluated) = load(&ctx, warm)?.eval()?;
+        let mut realm = Realm::new(prelude)?;
+        let warm = ours("krilin:warm", "export default new Date(2026, 0).getTimezoneOffset()")?;
+        let date = realm.enter(|ctx| {
+            let (_module, evaluated) = load(ctx, warm)?.eval()?;
             evaluated.finish::<()>()
         });
         date.ok()?;
-        engine.cached_bytes = 0;
-        Some(engine)
+        realm.put_back(None);
+        Some(Self { realm, cache: HashMap::new(), cached_bytes: 0 })
     }
 
-    /// Runs one pass and gives the report to send. `ahead` is the context that was made for it, if one was; one that is not
-    /// what the app asks for is made anew. It holds the pass's context afterwards.
-    pub(super) fn run(
-        &mut self,
-        ahead: &mut Option<Stage>,
-        order: &RunOrder<'_>,
-        pipe: &mut Pipe,
-    ) -> io::Result<(Kind, Vec<u8>)> {
+    /// Runs one pass and gives the report to send.
+    pub(super) fn run(&mut self, order: &RunOrder<'_>, pipe: &mut Pipe) -> io::Result<(Kind, Vec<u8>)> {
         let began = cpu_time();
-        let app = self.bundle(order, began);
-        let builtins = app.as_ref().map_or(Builtins::default(), |app| app.names.builtins);
-        let stage = match ahead.take().filter(|stage| stage.builtins == builtins) {
-            Some(stage) => ahead.insert(stage),
-            None => ahead.insert(Stage::new(self, builtins)),
-        };
-        stage.shared.arm(order, began);
-        let shared = Rc::clone(&stage.shared);
-        stage.runtime.set_memory_limit(usize::try_from(order.memory_bytes).unwrap_or(usize::MAX));
-        let ended = match app {
-            Ok(app) => stage.context.with(|ctx| {
-                let ended = pass(&ctx, app, order, pipe, &shared);
-                ended.map_err(|stop| thrown::report(&ctx, stop, order.name, &shared))
-            }),
-            Err(report) => Err(Stop::Threw(report)),
+        let shared = Rc::clone(&self.realm.shared);
+        let ended = match self.bundle(order, began) {
+            Ok(()) => self.pass(order, pipe, began),
+            Err(report) => (Err(Stop::Threw(report)), Duration::ZERO),
         };
         match ended {
-            Ok(value) => {
+            (Ok(value), prepared) => {
                 let report = DoneReport {
                     log: shared.take_log(),
                     value: serde_json::from_str(&value)?,
                     cpu_us: micros(cpu_time().saturating_sub(began)),
-                    prepared_us: micros(stage.prepared),
-                    memory_bytes: order.weigh.then(|| stage.heap_bytes()),
-                    full: self.cached_bytes > CACHE_BYTES,
+                    prepared_us: micros(prepared),
+                    memory_bytes: order.weigh.then(|| self.realm.heap_bytes()),
+                    full: self.cached_bytes > CACHE_BYTES || self.realm.swollen(),
                 };
                 Ok((Kind::Done, serde_json::to_vec(&report)?))
             }
-            Err(Stop::Threw(mut report)) => {
+            (Err(Stop::Threw(mut report)), _) => {
                 report.log = shared.take_log();
                 report.cpu_us = micros(cpu_time().saturating_sub(began));
                 Ok((Kind::Threw, serde_json::to_vec(&report)?))
             }
-            Err(Stop::Pipe(error)) => Err(error),
-            Err(Stop::Exception(error)) => Err(io::Error::other(error.to_string())),
+            (Err(Stop::Pipe(error)), _) => Err(error),
+            (Err(Stop::Exception(error)), _) => Err(io::Error::other(error.to_string())),
         }
     }
 
-    fn bundle(&mut self, order: &RunOrder<'_>, began: Duration) -> Result<App, Box<ThrewReport>> {
-        if let Some(app) = self.cache.get(order.hash) {
-            return Ok(*app);
+    /// Puts the realm back and runs the pass in it; beside how it ended, what the putting back cost.
+    fn pass(&mut self, order: &RunOrder<'_>, pipe: &mut Pipe, began: Duration) -> (Result<String, Stop>, Duration) {
+        let app = &self.cache[order.hash];
+        let prepared = self.realm.put_back(app.evaluated.as_ref());
+        let module = app.evaluated.is_none().then_some(app.compiled);
+        let shared = Rc::clone(&self.realm.shared);
+        shared.arm(order, began);
+        self.realm.limit_heap(order.memory_bytes);
+        let ended = self.realm.enter(|ctx| {
+            let ended = pass(ctx, module, order, pipe, &shared);
+            ended.map_err(|stop| thrown::report(ctx, stop, order.name, &shared))
+        });
+        (ended, prepared)
+    }
+
+    /// Sees to it that the bundle is in the cache.
+    fn bundle(&mut self, order: &RunOrder<'_>, began: Duration) -> Result<(), Box<ThrewReport>> {
+        if self.cache.contains_key(order.hash) {
+            return Ok(());
         }
         let source = order.source.as_deref().ok_or_else(|| thrown::plain(Code::Internal, "the child has no source"))?;
-        let mut names = Names::of(source);
-        // A text that compiles without patterns has none.
-        let plain = (!names.builtins.patterns).then(|| self.compile_within::<Compiler>(order.name, source, false));
-        let compiled = if let Some(Ok(compiled)) = plain {
-            compiled
-        } else {
-            names.builtins.patterns = true;
-            self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(order.name, source, false)?
-        };
+        let compiled = compile(order.name, source, false)?;
         if cpu_time().saturating_sub(began) > Duration::from_micros(order.cpu_us) {
             return Err(thrown::plain(Code::CpuLimit, "compiling the bundle took all the CPU time of the pass"));
         }
-        let app = App { compiled, names };
-        self.cache.insert(order.hash.to_owned(), app);
-        Ok(app)
+        let evaluated = self.evaluate(compiled, order, began);
+        self.cached_bytes += bytecode(compiled).len() + evaluated.as_ref().map_or(0, Image::bytes);
+        self.cache.insert(order.hash.to_owned(), App { compiled, evaluated });
+        Ok(())
     }
 
-    fn compile(&mut self, name: &'static str, source: &str) -> Result<Compiled, Box<ThrewReport>> {
-        self.compile_within::<(Compiler, intrinsic::RegExpCompiler)>(name, source, true)
+    /// The realm with the module evaluated in it, if every pass would evaluate it to the same. What fails here fails again in
+    /// the pass, and is told there.
+    fn evaluate(&mut self, compiled: Compiled, order: &RunOrder<'_>, began: Duration) -> Option<Image> {
+        self.realm.put_back(None);
+        let shared = Rc::clone(&self.realm.shared);
+        shared.arm(order, began);
+        self.realm.limit_heap(order.memory_bytes);
+        let done = self.realm.enter(|ctx| {
+            let hooks = hooks(ctx);
+            let (module, evaluated) = load(ctx, compiled)?.eval()?;
+            // What is left to do when the engine comes to rest is of the pass.
+            hooks.set("exports", module.namespace()?)?;
+            Ok::<_, rquickjs::Error>(evaluated.state() == PromiseState::Resolved)
+        });
+        let same = done.unwrap_or(false) && !shared.stirred() && !shared.interrupted();
+        same.then(|| self.realm.image()).filter(|image| image.bytes() <= IMAGE_BYTES)
     }
+}
 
-    /// Compiles `source` in a context that dies with this function. An app's code keeps its lines for stacks; ours, which is
-    /// stripped, never shows in one.
-    fn compile_within<I: Intrinsic>(
-        &mut self,
-        name: &str,
-        source: &str,
-        strip_debug: bool,
-    ) -> Result<Compiled, Box<ThrewReport>> {
-        let out_of_memory = |_| thrown::plain(Code::MemoryLimit, "out of memory while compiling");
-        let runtime = Runtime::new().map_err(out_of_memory)?;
-        runtime.set_max_stack_size(STACK_BYTES);
-        runtime.set_memory_limit(usize::try_from(MEMORY_MAX_BYTES).unwrap_or(usize::MAX));
-        let context = Context::custom::<I>(&runtime).map_err(out_of_memory)?;
-        let bytecode = context.with(|ctx| {
-            let options = WriteOptions { strip_source: true, strip_debug, ..WriteOptions::default() };
-            let written = Module::declare(ctx.clone(), name, source).and_then(|module| module.write(options));
-            written.map_err(|error| thrown::syntax(&ctx, &error, name))
-        })?;
-        self.cached_bytes += bytecode.len();
-        let name: &'static str = name.to_owned().leak();
-        Ok(vec![(name, &*bytecode.leak())].leak())
-    }
+/// Compiles `source` in a context that dies with this function. An app's code keeps its lines for stacks; ours, which is
+/// stripped, never shows in one.
+fn compile(name: &str, source: &str, strip_debug: bool) -> Result<Compiled, Box<ThrewReport>> {
+    let out_of_memory = |_| thrown::plain(Code::MemoryLimit, "out of memory while compiling");
+    let runtime = Runtime::new().map_err(out_of_memory)?;
+    runtime.set_max_stack_size(STACK_BYTES);
+    runtime.set_memory_limit(usize::try_from(MEMORY_MAX_BYTES).unwrap_or(usize::MAX));
+    let context = Context::custom::<Compiler>(&runtime).map_err(out_of_memory)?;
+    let bytecode = context.with(|ctx| {
+        let options = WriteOptions { strip_source: true, strip_debug, ..WriteOptions::default() };
+        let written = Module::declare(ctx.clone(), name, source).and_then(|module| module.write(options));
+        written.map_err(|error| thrown::syntax(&ctx, &error, name))
+    })?;
+    let name: &'static str = name.to_owned().leak();
+    Ok(vec![(name, &*bytecode.leak())].leak())
+}
+
+fn bytecode(compiled: Compiled) -> &'static [u8] {
+    compiled.first().map_or(&[], |(_, bytes)| bytes)
+}
+
+/// The prelude's functions for us.
+fn hooks<'js>(ctx: &Ctx<'js>) -> Object<'js> {
+    ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone()
 }
 
 /// Makes a module of bytecode that this process compiled itself.
@@ -203,20 +209,26 @@ pub(super) fn load<'js>(ctx: &Ctx<'js>, compiled: Compiled) -> rquickjs::Result<
     Bundle(compiled).load(ctx, name, None)
 }
 
-/// The pass: module, handler, result as JSON text.
-fn pass(ctx: &Ctx<'_>, app: App, order: &RunOrder<'_>, pipe: &mut Pipe, shared: &Shared) -> Result<String, Stop> {
-    let hooks: Object<'_> = ctx.userdata::<Object<'_>>().expect("boot stored the hooks").clone();
+/// The pass: module, unless it is evaluated already, handler, result as JSON text.
+fn pass(
+    ctx: &Ctx<'_>,
+    module: Option<Compiled>,
+    order: &RunOrder<'_>,
+    pipe: &mut Pipe,
+    shared: &Shared,
+) -> Result<String, Stop> {
+    let hooks = hooks(ctx);
     let facts = parse(ctx, order.facts.get())?;
-    hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>((
-        facts,
-        millis(order.now_ms),
-        order.calls,
-        app.names.install,
-    ))?;
-    let (module, evaluated) = load(ctx, app.compiled)?.eval()?;
-    pump(ctx, &hooks, &evaluated, pipe, shared)?;
-    evaluated.result::<Value<'_>>().transpose()?;
-    let exports = module.namespace()?;
+    hooks.get::<_, Function<'_>>("begin")?.call::<_, ()>((facts, order.calls))?;
+    let exports: Object<'_> = match module {
+        None => hooks.get("exports")?,
+        Some(compiled) => {
+            let (module, evaluated) = load(ctx, compiled)?.eval()?;
+            pump(ctx, &hooks, &evaluated, pipe, shared)?;
+            evaluated.result::<Value<'_>>().transpose()?;
+            module.namespace()?
+        }
+    };
     let Some(entry) = order.entry else { return names(&exports) };
     let handler: Value<'_> = exports.get(entry)?;
     if !handler.is_function() {
@@ -298,10 +310,4 @@ fn names(exports: &Object<'_>) -> Result<String, Stop> {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// JavaScript's time value.
-#[expect(clippy::cast_precision_loss, reason = "JavaScript's instants are doubles")]
-fn millis(now_ms: i64) -> f64 {
-    now_ms as f64
 }

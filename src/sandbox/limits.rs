@@ -28,10 +28,17 @@ pub const KILL_GRACE: Duration = Duration::from_millis(50);
 pub const SOURCE_BYTES: usize = 1 << 20;
 /// Address space of a child above what it has when it starts: the largest heap, frames, and room for fragmentation.
 pub(super) const ADDRESS_SPACE_BYTES: u64 = MEMORY_MAX_BYTES + (128 << 20);
+/// The region that the engine lives in: the largest heap, and as much again for blocks that wait for others of their size.
+/// The kernel gives it memory where it is touched.
+pub(super) const REGION_BYTES: usize = 512 << 20;
+/// A child whose engine ever used more of its region than this is replaced, which gives the memory back.
+pub(super) const SWOLLEN_BYTES: usize = 32 << 20;
+/// The longest image of an app's evaluated module that is kept. A longer one costs more to put back than it saves.
+pub(super) const IMAGE_BYTES: usize = 2 << 20;
 /// CPU time after which a child is stopped by the kernel, over all its passes. The parent recycles it long before.
 pub(super) const CHILD_CPU_SECONDS: u64 = 600;
-/// The most bytecode a child keeps. A child that has compiled more is replaced.
-pub(super) const CACHE_BYTES: usize = 8 << 20;
+/// The most bytecode and images a child keeps. A child that has more is replaced.
+pub(super) const CACHE_BYTES: usize = 16 << 20;
 /// The longest report of a child: a full result or batch, a full log, and the words around them.
 pub(super) const REPORT_BYTES: usize = FRAME_BYTES + LOG_BYTES + (64 << 10);
 /// The longest order to a child: source, input and facts, or the answers to a batch.

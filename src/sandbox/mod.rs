@@ -1,6 +1,6 @@
 //! App code in killable, locked-down child processes.
 //!
-//! [`Pool::run`] runs one pass of a handler in a fresh JavaScript context and answers its calls through a
+//! [`Pool::run`] runs one pass of a handler in a JavaScript context that is as new and answers its calls through a
 //! [`Host`](crate::model::host::Host). This module knows nothing of users' rows, of permissions or of Postgres, and it
 //! never believes a child: user and app are the host's, and whatever a child says is checked and bounded.
 //!
@@ -9,24 +9,24 @@
 //! turn      the parent's half of one pass
 //! protocol  frames between the two
 //! child     the child's main loop        lockdown   what it gives up before it reads a byte
-//! engine    one pass in QuickJS          prelude.js what app code sees; late.js, web.js, time.js: what of it is loaded when it is needed
-//! names     what an app's text asks of a context     stage      a context that waits for its pass
-//! parse     JSON into values of the engine
+//! engine    one pass in QuickJS          parse      JSON into values of the engine
+//! realm     where passes run             arena      its memory, which can be put back as it was
+//! prelude.js, platform.js, time.js, web.js: what app code sees
 //! ```
 
+mod arena;
 pub mod child;
 mod engine;
 mod error;
 mod facts;
 mod limits;
 mod lockdown;
-mod names;
 mod native;
 mod parse;
 mod pool;
 mod protocol;
+mod realm;
 mod spawner;
-mod stage;
 mod tally;
 mod thrown;
 mod time;

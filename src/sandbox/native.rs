@@ -10,7 +10,7 @@ use rquickjs::{Ctx, Exception, Function, Object};
 use serde_json::Value;
 
 use super::{
-    engine::{self, Compiled},
+    engine,
     limits::{LOG_BYTES, LOG_LINES},
     protocol::{RunOrder, ThrewReport},
     thrown, time,
@@ -32,6 +32,7 @@ pub(super) struct Shared {
     began: Cell<Duration>,
     budget: Cell<Duration>,
     interrupted: Cell<bool>,
+    looked: Cell<bool>,
 }
 
 impl Shared {
@@ -47,16 +48,28 @@ impl Shared {
             began: Cell::new(Duration::ZERO),
             budget: Cell::new(Duration::MAX),
             interrupted: Cell::new(false),
+            looked: Cell::new(false),
         }
     }
 
-    /// Starts the clock and sets where chance begins.
+    /// Begins a pass: starts the clock, sets where chance begins, and forgets the pass before.
     pub(super) fn arm(&self, order: &RunOrder<'_>, began: Duration) {
+        self.log.take();
+        self.log_lines.set(0);
+        self.log_bytes.set(0);
+        self.drawn.set(0);
+        self.interrupted.set(false);
+        self.looked.set(false);
         self.began.set(began);
         self.budget.set(Duration::from_micros(order.cpu_us));
         self.random.set(order.seed);
         self.ids.set(order.seed ^ 0x6964_7320_6f66_2061);
         self.now_ms.set(order.now_ms);
+    }
+
+    /// Whether the pass has been told what another pass would be told otherwise, or has said something.
+    pub(super) fn stirred(&self) -> bool {
+        self.looked.get() || self.log_lines.get() > 0
     }
 
     /// CPU time of the pass until now.
@@ -118,14 +131,23 @@ impl Shared {
         z ^ (z >> 31)
     }
 
+    /// The job's instant, as JavaScript's time value.
+    #[expect(clippy::cast_precision_loss, reason = "JavaScript's instants are doubles")]
+    fn now(&self) -> f64 {
+        self.looked.set(true);
+        self.now_ms.get() as f64
+    }
+
     /// A number in `[0, 1)` with 53 random bits.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
     fn random(&self) -> f64 {
+        self.looked.set(true);
         (Self::draw(&self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A UUIDv7 of the job's instant; the same job draws the same ids in the same order, and they sort in that order.
     fn id(&self) -> String {
+        self.looked.set(true);
         let mut bytes = [0; 10];
         bytes[2..].copy_from_slice(&Self::draw(&self.ids).to_be_bytes());
         let drawn = self.drawn.get();
@@ -141,19 +163,8 @@ pub(super) fn cpu_words(budget: Duration) -> String {
     format!("the handler used more than its {} ms of CPU time in one pass", budget.as_millis())
 }
 
-/// What the prelude loads when a pass needs it.
-#[derive(Clone, Copy)]
-pub(super) struct Later {
-    /// Errors, log, clock.
-    pub(super) late: Compiled,
-    /// Names of the web platform.
-    pub(super) web: Compiled,
-    /// `ctx.time`.
-    pub(super) time: Compiled,
-}
-
 /// The object that the prelude's `boot` gets.
-pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, later: Later) -> rquickjs::Result<Object<'js>> {
+pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>) -> rquickjs::Result<Object<'js>> {
     let doors = Object::new(ctx.clone())?;
     let pass = Rc::clone(shared);
     doors.set(
@@ -169,6 +180,8 @@ pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, later: Later) -> r
         })?,
     )?;
     let pass = Rc::clone(shared);
+    doors.set("now", Function::new(ctx.clone(), move || pass.now())?)?;
+    let pass = Rc::clone(shared);
     doors.set("random", Function::new(ctx.clone(), move || pass.random())?)?;
     let pass = Rc::clone(shared);
     doors.set("id", Function::new(ctx.clone(), move || pass.id())?)?;
@@ -176,15 +189,5 @@ pub(super) fn doors<'js>(ctx: &Ctx<'js>, shared: &Rc<Shared>, later: Later) -> r
         time::reckon(&op, &a, &b, &c).map_err(|problem| Exception::throw_type(&ctx, &problem.to_string()))
     };
     doors.set("time", Function::new(ctx.clone(), reckon)?)?;
-    let load = move |ctx: Ctx<'js>, name: String| -> rquickjs::Result<Object<'js>> {
-        let compiled = match name.as_str() {
-            "late" => later.late,
-            "web" => later.web,
-            _ => later.time,
-        };
-        let (module, _settled) = engine::load(&ctx, compiled)?.eval()?;
-        module.get("default")
-    };
-    doors.set("load", Function::new(ctx.clone(), load)?)?;
     Ok(doors)
 }

@@ -1,35 +1,22 @@
-// What app code sees. Runs once in every fresh context, before the app's module; nothing here survives a pass.
-//
-// Every function here is read, made and freed again in each pass, so here is only what nearly every pass needs; errors, log,
-// Date and the names of the web are in late.js and web.js.
+// What app code sees of Krilin. Runs once in a child; every pass begins with what it left.
 //
 // The app shares this realm and may change any builtin it likes, so everything used after boot is captured here first.
 // There is no secret to keep: with the raw door in hand an app could only make calls that the host judges anyway.
 
-export default function boot(native) {
-  const G = globalThis;
+export default function boot(native, platform_of, time_face, web) {
   const { stringify } = JSON;
   const { defineProperty, freeze } = Object;
   const { captureStackTrace } = Error;
-  const { toWellFormed, slice } = String.prototype;
-  const { call } = boot;
-  const invoke = call.bind(call);
-  const captured = {
-    BaseDate: Date, BaseError: Error, Internal: InternalError, Fault: TypeError, Text: String,
-    native, stringify, defineProperty, freeze, invoke, toWellFormed, slice,
-  };
   const BasePromise = Promise;
+  const platform = platform_of(native, () => facts, time_face, web);
+  const { failure } = platform;
 
   const MOST_CHARACTERS = 1 << 20;
-  let now = 0;
   let facts = null;
   let calls_left = 0;
   let calls_most = 0;
   let waiting = [];
   let batch = "";
-
-  let loaded = null;
-  const late = () => (loaded ??= native.load("late")(captured, now, facts));
 
   // The door ---------------------------------------------------------------------------------------------------------
 
@@ -62,18 +49,18 @@ export default function boot(native) {
           if (condition !== 0) {
             const hole = undefined_in((condition === ITSELF ? args[1] : args[1]?.where) ?? null, "");
             if (hole !== null) {
-              reject(late().failure(place, { code: "ValidationFailed", message: `the condition is undefined at ${hole}: it would match every row` }));
+              reject(failure(place, { code: "ValidationFailed", message: `the condition is undefined at ${hole}: it would match every row` }));
               return;
             }
           }
           if (calls_left <= 0) {
-            reject(late().failure(place, { code: "QuotaExceeded", message: `more than ${calls_most} calls in one pass` }));
+            reject(failure(place, { code: "QuotaExceeded", message: `more than ${calls_most} calls in one pass` }));
             return;
           }
           calls_left -= 1;
           const text = stringify(args);
           if (batch.length + text.length > MOST_CHARACTERS) {
-            reject(late().failure(place, { code: "QuotaExceeded", message: `the arguments of ${name}.${method} and of the calls beside it are over 1 MB` }));
+            reject(failure(place, { code: "QuotaExceeded", message: `the arguments of ${name}.${method} and of the calls beside it are over 1 MB` }));
             return;
           }
           batch += `${batch === "" ? "" : ","}{"api":"${name}","method":"${method}","args":${text}}`;
@@ -81,7 +68,7 @@ export default function boot(native) {
         });
       };
     }
-    return freeze(face);
+    return face;
   }
 
   function take() {
@@ -96,7 +83,7 @@ export default function boot(native) {
     for (let i = 0; i < asked.length; i += 1) {
       const { resolve, reject, place, paged } = asked[i];
       const answer = answers[i];
-      if (answer.err !== undefined) reject(late().failure(place, answer.err));
+      if (answer.err !== undefined) reject(failure(place, answer.err));
       else if (paged) {
         const { rows, next } = answer.ok;
         const value = next === null ? undefined : next;
@@ -106,31 +93,15 @@ export default function boot(native) {
     }
   }
 
-  // What is not here -------------------------------------------------------------------------------------------------
-
-  function refuse_locale() {
-    throw new captured.Fault("the sandbox knows no locales: format dates with ctx.time.format, numbers with toFixed");
-  }
-  captured.refuse_locale = refuse_locale;
-  // An assignment to a builtin keeps it out of enumerations and is cheaper than a definition.
-  Number.prototype.toLocaleString = Array.prototype.toLocaleString = refuse_locale;
-  defineProperty(BigInt.prototype, "toLocaleString", { value: refuse_locale });
-  Math.random = native.random;
-  // Its clock is the machine's; late.js gives back one that stands still.
-  delete G.Date;
-  // Eval is compiled out of this context; without the names the error says what is missing.
-  delete G.eval;
-  delete G.Function;
-  delete G.Atomics;
-  delete G.SharedArrayBuffer;
-
   // The pass ---------------------------------------------------------------------------------------------------------
 
-  function begin(given, at, calls, names) {
+  const storage = freeze(api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]));
+  const schedule = freeze(api("schedule", ["create", "once", "list", "cancel"]));
+  const of_job = api("job", ["progress", "children"]);
+
+  function begin(given, calls) {
     facts = given;
-    now = at;
     calls_left = calls_most = calls;
-    if (names !== 0) late().install(G, names);
   }
 
   function deep_freeze(value) {
@@ -144,30 +115,20 @@ export default function boot(native) {
   function fail(message, details) {
     const place = {};
     captureStackTrace(place, fail);
-    throw late().refusal(place, message, details);
+    throw platform.refusal(place, message, details);
   }
+
+  const { instant: now, today, log, time } = platform;
+  const { id: generate_id, random } = native;
 
   async function start(handler, input) {
     const { user, app_id, app_version, settings } = deep_freeze(facts);
-    const job = facts.job === null ? null : freeze({ ...facts.job, ...api("job", ["progress", "children"]) });
-    const storage = api("storage", ["query", "find_one", "insert", "insert_many", "update", "delete", "count", "aggregate"]);
-    // Few passes schedule anything.
-    let schedule = null;
+    const job = facts.job === null ? null : freeze({ ...facts.job, ...of_job });
     const ctx = freeze({
-      user, app_id, app_version, job, settings, storage, fail,
-      now: () => late().instant(),
-      today: () => late().today(),
-      generate_id: native.id,
-      random: native.random,
-      get log() { return late().log; },
-      get time() { return late().time(); },
-      get schedule() { return (schedule ??= api("schedule", ["create", "once", "list", "cancel"])); },
+      user, app_id, app_version, job, settings, storage, schedule, fail, now, today, generate_id, random, log, time,
     });
     return await handler(ctx, input);
   }
-
-  // Errors leave the context as text. Getters of what was thrown may run here; they run within the limits.
-  const describe = (thrown) => late().describe(thrown);
 
   // An error of a promise that nobody awaits fails the pass, as it would in other runtimes: a write that was refused must
   // not look as if it had been done.
@@ -184,5 +145,5 @@ export default function boot(native) {
     if (orphans.length > 0) throw orphans[0].reason;
   }
 
-  return { begin, start, take, settle, describe, track, check_orphans };
+  return { begin, start, take, settle, track, check_orphans, describe: platform.describe };
 }

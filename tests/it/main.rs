@@ -46,6 +46,7 @@ mod postgres;
 mod publish;
 mod queues;
 mod reading;
+mod realm;
 mod receipts;
 mod record;
 mod reports;

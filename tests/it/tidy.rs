@@ -233,6 +233,16 @@ fn nothing_is_left_unfinished() {
 }
 
 #[test]
+fn unsafe_code_is_in_the_one_file_that_says_why() {
+    let found: Vec<String> = sources("src")
+        .into_iter()
+        .filter(|source| source.text.contains("expect(unsafe_code"))
+        .map(|source| source.path)
+        .collect();
+    assert_eq!(found, ["src/sandbox/arena.rs"]);
+}
+
+#[test]
 fn the_lock_stays_light() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let packages = lock.matches("[[package]]").count();

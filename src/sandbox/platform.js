@@ -1,11 +1,15 @@
-// What only some passes need: errors of the host, the log, the clock that stands still. Loaded when the prelude first needs
-// one of them, or before an app's module whose text has one of their names.
+// Errors of the host, the log, the clock that stands still, and the global names that come of them.
 //
-// By then the app may have changed any builtin, so what this file uses later is what the prelude captured at boot.
+// The app may change any builtin, so what is used after boot is captured here first. `facts` gives those of the pass.
 
-export default function late(captured, now, facts) {
-  const { BaseDate, BaseError, Internal, Fault, Text, native, stringify, defineProperty, freeze, invoke } = captured;
-  const { toWellFormed, slice, refuse_locale } = captured;
+export default function platform(native, facts, time_face, web) {
+  const G = globalThis;
+  const { Date: BaseDate, Error: BaseError, InternalError: Internal, TypeError: Fault, String: Text } = G;
+  const { stringify } = JSON;
+  const { defineProperty, freeze, setPrototypeOf } = Object;
+  const { toWellFormed, slice } = String.prototype;
+  const { call } = platform;
+  const invoke = call.bind(call);
   const MOST_WORDS = 8 << 10;
   const TOKEN = {};
   const hidden = (object, name, value) =>
@@ -36,7 +40,7 @@ export default function late(captured, now, facts) {
     error.code = news.code;
     error.retryable = news.retryable === true;
     if (news.retry_after_ms !== undefined) error.retry_after = news.retry_after_ms + "ms";
-    error.app_id = facts.app_id;
+    error.app_id = facts().app_id;
     if (news.details !== undefined) error.details = news.details;
     return error;
   }
@@ -48,6 +52,7 @@ export default function late(captured, now, facts) {
     return (typeof value === "object" && value !== null && stringify(value)) || Text(value);
   }
 
+  // Errors leave the context as text. Getters of what was thrown may run here; they run within the limits.
   function describe(thrown) {
     const news = typeof thrown === "object" && thrown !== null ? told(thrown) : null;
     if (news !== null) {
@@ -78,45 +83,44 @@ export default function late(captured, now, facts) {
 
   // Time -------------------------------------------------------------------------------------------------------------
 
+  function refuse_locale() {
+    throw new Fault("the sandbox knows no locales: format dates with ctx.time.format, numbers with toFixed");
+  }
+
   // `new Date()` is the job's instant. The child's zone is UTC, so local getters agree with the UTC ones everywhere.
-  // No app has had a Date before this, so nothing of it has been changed.
   const dates = BaseDate.prototype;
   const { toString, toISOString } = dates;
-  const { setPrototypeOf } = Object;
   function FrozenDate(...parts) {
-    if (new.target === undefined) return invoke(toString, new BaseDate(now));
-    const date = parts.length === 0 ? new BaseDate(now) : new BaseDate(...parts);
+    if (new.target === undefined) return invoke(toString, new BaseDate(native.now()));
+    const date = parts.length === 0 ? new BaseDate(native.now()) : new BaseDate(...parts);
     return new.target === FrozenDate ? date : setPrototypeOf(date, new.target.prototype);
   }
   hidden(FrozenDate, "name", "Date");
   FrozenDate.prototype = dates;
-  hidden(FrozenDate, "now", () => now);
+  hidden(FrozenDate, "now", () => native.now());
   hidden(FrozenDate, "parse", BaseDate.parse);
   hidden(FrozenDate, "UTC", BaseDate.UTC);
   dates.constructor = FrozenDate;
-  dates.toLocaleString = dates.toLocaleDateString = dates.toLocaleTimeString = refuse_locale;
 
-  const instant = () => new BaseDate(now);
+  const instant = () => new BaseDate(native.now());
   const text_of = (date) => invoke(toISOString, date);
-  const today = () => native.time("day_of", text_of(instant()), "", facts.user.timezone);
+  const today = () => native.time("day_of", text_of(instant()), "", facts().user.timezone);
   const moment = (value) => (value instanceof BaseDate ? text_of(value) : Text(value));
-  let clock = null;
-  const time = () => (clock ??= native.load("time")(native.time, facts.user, moment));
+  const time = time_face(native.time, () => facts().user, moment);
 
   // Names ------------------------------------------------------------------------------------------------------------
 
-  // `names` is 1 when the app's text has a name of this file, more when it has one of the web.
-  function install(G, names) {
-    const info = line("info");
-    hidden(G, "console", { log: info, info, debug: line("debug"), warn: line("warn"), error: line("error") });
-    hidden(G, "KrilinError", KrilinError);
-    hidden(G, "Date", FrozenDate);
-    defineProperty(G, "Intl", { get: refuse_locale, configurable: true });
-    if (names > 1) {
-      const web = native.load("web");
-      for (const name in web) hidden(G, name, web[name]);
-    }
-  }
+  const info = line("info");
+  hidden(G, "console", { log: info, info, debug: line("debug"), warn: line("warn"), error: line("error") });
+  hidden(G, "KrilinError", KrilinError);
+  hidden(G, "Date", FrozenDate);
+  for (const name in web) hidden(G, name, web[name]);
+  defineProperty(G, "Intl", { get: refuse_locale, configurable: true });
+  for (const owner of [Number.prototype, Array.prototype, BigInt.prototype]) hidden(owner, "toLocaleString", refuse_locale);
+  for (const name of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) hidden(dates, name, refuse_locale);
+  hidden(Math, "random", native.random);
+  // The context has no compiler; without the names the error says what is missing.
+  for (const name of ["eval", "Function", "Atomics", "SharedArrayBuffer"]) delete G[name];
 
-  return { failure, refusal, describe, log, instant, today, time, install };
+  return { failure, refusal, describe, log, instant, today, time };
 }
