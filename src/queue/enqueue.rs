@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Error,
     fit::wrong,
+    gather::{Gather, TRIPS},
     metrics::Metrics,
     notify::Notices,
     place::{due, place_all, tie_all, with_all_below},
@@ -41,8 +42,6 @@ pub const ARGS_MAX_BYTES: usize = 256 * 1024;
 pub const KEY_MAX_BYTES: usize = 255;
 /// How deep children of children go.
 const CHILDREN_DEPTH_MAX: usize = 4;
-/// Inserts in flight at once. Two: one waits for the disk while the next is prepared.
-const INSERTS_AT_ONCE: usize = 2;
 /// How often a batch is tried that met another one over the same keys.
 const MEETINGS_MAX: usize = 3;
 /// The shortest period of a unique key.
@@ -74,10 +73,10 @@ struct Inserter {
 impl Enqueuer {
     pub(super) fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies, parts: (Notices, Metrics)) -> Self {
         let (callers, inbox) = mpsc::channel(BACKLOG);
-        let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
+        let gather = Gather::new(inbox);
         let inserter = Inserter { pool: pool.clone(), notices: parts.0, metrics: parts.1 };
-        for _ in 0..INSERTS_AT_ONCE {
-            tokio::spawn(coalesce(inbox.clone(), inserter.clone()));
+        for _ in 0..TRIPS {
+            tokio::spawn(coalesce(gather.clone(), inserter.clone()));
         }
         Self { clock, policies, callers, inserter }
     }
@@ -218,14 +217,15 @@ impl Uncommitted {
 }
 
 /// Takes what waits, inserts it, answers; until the last [`Enqueuer`] is gone.
-async fn coalesce(inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Caller>>>, inserter: Inserter) {
-    let mut callers = Vec::with_capacity(COALESCE_MAX);
-    loop {
-        if inbox.lock().await.recv_many(&mut callers, COALESCE_MAX).await == 0 {
-            return;
-        }
+async fn coalesce(gather: Gather<Caller>, inserter: Inserter) {
+    let mut callers = Vec::new();
+    while let Some(_trip) = gather.next(&mut callers, COALESCE_MAX).await {
         let (keyed, plain): (Vec<_>, Vec<_>) = callers.drain(..).partition(|caller| caller.row.is_keyed());
-        Box::pin(futures::future::join(inserter.plain(plain), inserter.keyed(keyed))).await;
+        if keyed.is_empty() {
+            inserter.plain(plain).await;
+        } else {
+            Box::pin(futures::future::join(inserter.plain(plain), inserter.keyed(keyed))).await;
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! Looks at jobs for those who wait. Callers who look at the same time share one statement. Refuses more of them than
 //! [`BACKLOG`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::Error;
+use super::{
+    Error,
+    gather::{Gather, TRIPS},
+};
 use crate::{
     model::{id::JobId, job::JobView},
     store::{self, history},
@@ -16,8 +19,6 @@ use crate::{
 const BACKLOG: usize = 10_000;
 /// The most jobs one statement looks at.
 const JOBS_MAX: usize = 500;
-/// Statements in flight at once: two, so that who comes just after one began need not wait for its whole length.
-const AT_ONCE: usize = 2;
 
 struct Caller {
     id: JobId,
@@ -32,9 +33,9 @@ impl Lookout {
     /// Must be called on a tokio runtime.
     pub(super) fn new(pool: &PgPool) -> Self {
         let (callers, inbox) = mpsc::channel(BACKLOG);
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..AT_ONCE {
-            tokio::spawn(share(inbox.clone(), pool.clone()));
+        let gather = Gather::new(inbox);
+        for _ in 0..TRIPS {
+            tokio::spawn(share(gather.clone(), pool.clone()));
         }
         Self(callers)
     }
@@ -48,24 +49,21 @@ impl Lookout {
 }
 
 /// Takes whoever waits, looks once, answers all; until no caller can come any more.
-async fn share(inbox: Arc<Mutex<mpsc::Receiver<Caller>>>, pool: PgPool) {
-    loop {
-        let mut callers = Vec::new();
-        if inbox.lock().await.recv_many(&mut callers, JOBS_MAX).await == 0 {
-            return;
-        }
+async fn share(gather: Gather<Caller>, pool: PgPool) {
+    let mut callers = Vec::new();
+    while let Some(_trip) = gather.next(&mut callers, JOBS_MAX).await {
         let ids: Vec<JobId> = callers.iter().map(|caller| caller.id).collect();
         match history::find_many(&pool, &ids).await {
             Ok(found) => {
                 let found: HashMap<JobId, JobView> = found.into_iter().map(|job| (job.id, job)).collect();
-                for caller in callers {
+                for caller in callers.drain(..) {
                     let _ = caller.answer.send(Ok(found.get(&caller.id).cloned()));
                 }
             }
             Err(cause) => {
                 // Every caller gets the reason; they look again or give up, each for itself.
                 let reason = cause.to_string();
-                for caller in callers {
+                for caller in callers.drain(..) {
                     let error = store::Error::Unavailable(reason.clone());
                     let _ = caller.answer.send(Err(Error::Store(error)));
                 }

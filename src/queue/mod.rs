@@ -10,6 +10,7 @@ mod fit;
 mod floor;
 mod flow;
 pub mod fsck;
+mod gather;
 mod inbox;
 mod kept;
 pub mod kinds;
