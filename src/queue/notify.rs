@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     mem,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -30,8 +30,10 @@ const FINISHED_MAX: usize = 10_000;
 const FINISHED_PER_NOTICE: usize = 200;
 /// Queue names in one payload: at most 63 bytes and a comma each.
 const QUEUES_PER_NOTICE: usize = 100;
-/// The least time between two notices, so that a flood of enqueues costs few: the first goes out at once.
+/// The least time between two notices: the first goes out at once. In a flood it grows up to the longest, for a notice costs
+/// work in every process that listens, and what is announced together is looked at together.
 const NOTICE_GAP: Duration = Duration::from_millis(4);
+const NOTICE_GAP_LONGEST: Duration = Duration::from_millis(16);
 /// The longest silence before the listening connection is tried.
 const QUIET: Duration = Duration::from_secs(20);
 /// Waits between attempts to listen again.
@@ -82,7 +84,7 @@ impl Notices {
 
     /// Jobs of `queues` were committed as ready.
     pub(super) fn ready<'a>(&self, queues: impl IntoIterator<Item = &'a str>) {
-        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsent = self.0.unsent();
         for queue in queues {
             self.0.wake_lanes(Some(queue));
             if !unsent.queues.contains(queue) {
@@ -95,7 +97,7 @@ impl Notices {
 
     /// The end of awaited jobs was committed.
     pub(super) fn finished(&self, ids: impl IntoIterator<Item = JobId>) {
-        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsent = self.0.unsent();
         for id in ids {
             self.0.waiters.finished(id);
             if unsent.finished.len() < FINISHED_MAX {
@@ -110,8 +112,9 @@ impl Notices {
         self.0.sender.get_or_init(|| {
             let inner = Arc::downgrade(&self.0);
             tokio::spawn(async move {
+                let mut gap = NOTICE_GAP;
                 while let Some(inner) = inner.upgrade() {
-                    inner.send_next().await;
+                    gap = inner.send_next(gap).await;
                 }
             });
         });
@@ -157,11 +160,16 @@ impl Inner {
         bells.for_each(|bell| bell.notify_one());
     }
 
-    async fn send_next(&self) {
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what there is to send, and then waits for `gap`; gives the one after the next notice.
+    async fn send_next(&self, gap: Duration) -> Duration {
         if tokio::time::timeout(QUIET, self.pending.notified()).await.is_err() {
-            return;
+            return NOTICE_GAP;
         }
-        let unsent = mem::take(&mut *self.unsent.lock().unwrap_or_else(PoisonError::into_inner));
+        let unsent = mem::take(&mut *self.unsent());
         let queues: Vec<_> = unsent.queues.into_iter().collect();
         let ids: Vec<_> = unsent.finished.iter().map(ToString::to_string).collect();
         let notices = queues.len().div_ceil(QUEUES_PER_NOTICE).max(ids.len().div_ceil(FINISHED_PER_NOTICE));
@@ -173,11 +181,14 @@ impl Inner {
             let finished = payload(ids.chunks(FINISHED_PER_NOTICE).nth(index));
             if let Err(error) = notices::notify(&self.pool, &jobs, &finished).await {
                 tracing::debug!(error = %error, "a notice was not sent; polling finds what it announced");
-                return;
+                return NOTICE_GAP;
             }
             self.metrics.notice_sent();
         }
-        tokio::time::sleep(NOTICE_GAP).await;
+        tokio::time::sleep(gap).await;
+        let unsent = self.unsent();
+        let quiet = unsent.queues.is_empty() && unsent.finished.is_empty();
+        if quiet { NOTICE_GAP } else { (gap * 2).min(NOTICE_GAP_LONGEST) }
     }
 
     async fn hear(&self, wait: &mut Duration) -> Result<(), store::Error> {
