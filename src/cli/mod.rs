@@ -146,12 +146,18 @@ pub fn command() -> clap::Command {
     <Krilin as clap::CommandFactory>::command()
 }
 
+/// Threads that drive the roles: half as many as cores. The other half is for Postgres and app code, without which a role has
+/// nothing to do; on two cores a second thread costs more in waking each other than it takes on.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
 /// The whole process, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let Krilin { global, verb } = Krilin::parse();
     // Before there are threads: it changes the environment.
     let context = Context::new(global, crate::config::inherited_listener());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build();
     let ended = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(verb.run(&context));
