@@ -2,8 +2,12 @@
 
 use krilin::model::job::State;
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::kinds::{BATCH, Kit, OWN, job};
+use crate::{
+    kinds::{BATCH, Kit, OWN, job},
+    world::{World, admin_of},
+};
 
 #[tokio::test]
 async fn a_job_of_either_kind_is_run_and_lies_in_the_history() {
@@ -34,4 +38,45 @@ async fn a_thousand_jobs_are_drained_in_batches_each_once() {
         began += 1;
     }
     assert_eq!(began, 1_001);
+}
+
+/// Statements that look jobs up by their ids, with the types of their parameters.
+const BY_ID: [(&str, &str); 7] = [
+    (include_str!("../../src/store/sql/end.sql"), "uuid[], uuid[], text[], text[], text[]"),
+    (
+        include_str!("../../src/store/sql/claim_in_turn.sql"),
+        "text, bigint, uuid, interval, uuid[], uuid[], text[], text[], text[], uuid, integer, bigint",
+    ),
+    (include_str!("../../src/store/sql/put_back.sql"), "uuid[], uuid[], bigint[], boolean[], text[], text[]"),
+    (include_str!("../../src/store/sql/renew.sql"), "uuid[], uuid[], interval"),
+    (include_str!("../../src/store/sql/reap.sql"), "uuid[], uuid[], jsonb"),
+    (include_str!("../../src/store/sql/report.sql"), "uuid, uuid, text, text, integer, bigint"),
+    (include_str!("../../src/store/sql/tie.sql"), "uuid[], uuid[], text[], timestamptz[], interval[]"),
+];
+
+#[tokio::test]
+async fn a_plan_made_over_an_emptied_queue_looks_each_job_up_by_its_key() {
+    let world = World::new().await;
+    let mut admin = admin_of(&world).await;
+    // The planner's last word is that of a vacuum that found no row; by now there are enough for an index of three levels.
+    let emptied = "insert into krilin.jobs (id, kind, queue, args, state, priority, max_attempts, run_at, created_at)
+                   select gen_random_uuid(), 'k', 'q', '{}', 'ready', 0, 3, krilin.now(), krilin.now()
+                   from generate_series(1, 120000);
+                   update pg_class set reltuples = 0, relpages = 1000 where relname in ('jobs', 'jobs_pkey');
+                   set plan_cache_mode = force_generic_plan;
+                   set enable_seqscan = off;
+                   set enable_hashjoin = off;
+                   set enable_mergejoin = off";
+    sqlx::raw_sql(emptied).execute(&mut admin).await.unwrap();
+    for (statement, types) in BY_ID {
+        let nulls = vec!["null"; types.split(", ").count()].join(", ");
+        let explain = format!(
+            "prepare asked ({types}) as {statement};\nexplain (costs off) execute asked ({nulls});\ndeallocate asked"
+        );
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut admin).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let looks: Vec<_> = plan.windows(2).filter(|lines| lines[0].contains("using jobs_pkey on")).collect();
+        assert!(!looks.is_empty(), "{}", plan.join("\n"));
+        assert!(looks.iter().all(|lines| lines[1].contains("Index Cond: (id = ")), "{}", plan.join("\n"));
+    }
 }

@@ -3,7 +3,8 @@
 --
 -- Invariants: those of end.sql and claim.sql; which rows are taken, krilin.pick says (migration 0005). What ends makes its
 -- places free for the pick of the same statement. So a pause or a limit holds for every claim that begins after its commit.
--- Rides on jobs_pkey (ending; see end.sql for the limit) and on what the pick rides on. The rows taken are updated by ctid.
+-- Rides on jobs_pkey (ending; for the `limit` and the `any` see end.sql) and on what the pick rides on. The rows taken are
+-- updated by ctid.
 -- Gives at least one row. `ended` is null when every ending found its job, else the ids that did.
 with clock as materialized (select krilin.now() as now),
 ending as (
@@ -13,7 +14,7 @@ ending as (
             as i(id, token, state, result, error)
         limit cardinality($5)
     ) as i
-    where j.id = i.id and j.lease_token = i.token
+    where j.id = any (array[i.id]) and j.lease_token = i.token
     returning j.id, j.user_id, j.app_id, j.kind, j.queue, j.args, j.priority, j.attempt, j.max_attempts, j.run_at,
         j.due_at, j.worker_id, j.started_at, j.unique_key, j.concurrency_key, j.parent_id, j.cause, j.trace_parent,
         j.progress, j.created_at, coalesce(i.state, 'done') as final_state, i.result, i.error

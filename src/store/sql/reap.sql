@@ -3,22 +3,22 @@
 -- Invariant: fenced per row. A job that was renewed, completed, cancelled or claimed again since it was looked at has
 -- another token or a later lease_until and is not touched. The lost attempt counts; with none left the job is dead. One
 -- that was cancelled while it ran is freed, and ends as cancelled by stop.sql.
--- Rides on jobs_pkey; for the `limit` see end.sql.
+-- Rides on jobs_pkey; for the `limit` and the `any` see end.sql.
 with clock as materialized (select krilin.now() as now),
 expired as (
     select j.id, j.attempt >= j.max_attempts and j.stop_reason is distinct from 'cancelled' as spent
     from krilin.jobs j, clock, (select * from unnest($1::uuid[], $2::uuid[]) as i(id, token) limit cardinality($1)) as i
-    where j.id = i.id and j.lease_token = i.token and j.lease_until < clock.now
+    where j.id = any (array[i.id]) and j.lease_token = i.token and j.lease_until < clock.now
     for update of j skip locked
 ),
 attempt as (
     insert into krilin.attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
     select j.id, j.attempt, j.worker_id, j.started_at, clock.now, 'lost'
-    from clock, krilin.jobs j join expired using (id)
+    from clock, expired join krilin.jobs j on j.id = any (array[expired.id])
     where not expired.spent
 ),
 dead as (
-    delete from krilin.jobs j using expired where j.id = expired.id and expired.spent returning j.*
+    delete from krilin.jobs j using expired where j.id = any (array[expired.id]) and expired.spent returning j.*
 ),
 history as (
     insert into krilin.job_history
@@ -34,7 +34,7 @@ freed as (
     set state = 'ready', attempt = least(j.attempt, j.max_attempts - 1), lease_token = null, lease_until = null,
         worker_id = null
     from expired
-    where j.id = expired.id and not expired.spent
+    where j.id = any (array[expired.id]) and not expired.spent
     returning j.id, j.queue
 )
 select id, queue, false as dead, false as awaited from freed
