@@ -168,11 +168,11 @@ impl Engine {
         let done = self.realm.enter(|ctx| {
             let hooks = hooks(ctx);
             let (module, evaluated) = load(ctx, compiled)?.eval()?;
-            // What is left to do when the engine comes to rest is of the pass.
+            let rested = run_microtasks(ctx, &shared);
             hooks.set("exports", module.namespace()?)?;
-            Ok::<_, rquickjs::Error>(evaluated.state() == PromiseState::Resolved)
+            Ok::<_, rquickjs::Error>(rested && evaluated.state() == PromiseState::Resolved)
         });
-        let same = done.unwrap_or(false) && !shared.stirred() && !shared.interrupted();
+        let same = done.unwrap_or(false) && !shared.stirred();
         same.then(|| self.realm.image()).filter(|image| image.bytes() <= IMAGE_BYTES)
     }
 }
@@ -262,14 +262,7 @@ fn pump<'js>(
 ) -> Result<(), Stop> {
     let take: Function<'_> = hooks.get("take")?;
     loop {
-        let mut ran = 0;
-        while ctx.execute_pending_job() {
-            ran += 1;
-            if shared.interrupted() || (ran % MICROTASKS_PER_LOOK == 0 && shared.over()) {
-                break;
-            }
-        }
-        if shared.interrupted() {
+        if !run_microtasks(ctx, shared) {
             return Err(Stop::Threw(shared.cpu_report()));
         }
         let calls: String = take.call(())?;
@@ -283,6 +276,18 @@ fn pump<'js>(
             return Ok(());
         }
     }
+}
+
+/// Runs microtasks until there is none; whether it came to that within the CPU time.
+fn run_microtasks(ctx: &Ctx<'_>, shared: &Shared) -> bool {
+    let mut ran = 0;
+    while ctx.execute_pending_job() {
+        ran += 1;
+        if shared.interrupted() || (ran % MICROTASKS_PER_LOOK == 0 && shared.over()) {
+            break;
+        }
+    }
+    !shared.interrupted()
 }
 
 /// Sends the calls that are pending and waits for the answers.

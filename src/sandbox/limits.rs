@@ -33,7 +33,7 @@ pub(super) const ADDRESS_SPACE_BYTES: u64 = MEMORY_MAX_BYTES + (128 << 20);
 pub(super) const REGION_BYTES: usize = 512 << 20;
 /// A child whose engine ever used more of its region than this is replaced, which gives the memory back.
 pub(super) const SWOLLEN_BYTES: usize = 32 << 20;
-/// The longest image of an app's evaluated module that is kept. A longer one costs more to put back than it saves.
+/// The longest image of an app's evaluated module that is kept; a module that makes more is evaluated in each pass.
 pub(super) const IMAGE_BYTES: usize = 2 << 20;
 /// CPU time after which a child is stopped by the kernel, over all its passes. The parent recycles it long before.
 pub(super) const CHILD_CPU_SECONDS: u64 = 600;

@@ -98,7 +98,7 @@ pub struct Pass {
     pub value: Box<RawValue>,
     /// CPU time in the child.
     pub cpu: Duration,
-    /// CPU time in the child for making the context that the pass ran in; spent before the pass was there.
+    /// The part of `cpu` that made the context as new.
     pub prepared: Duration,
     /// Wall time, the host's answers included, the wait for a child not.
     pub wall: Duration,

@@ -142,7 +142,7 @@ pub(super) struct DoneReport<'a> {
     pub value: &'a RawValue,
     /// CPU time of the pass, microseconds.
     pub cpu_us: u64,
-    /// CPU time for making the context, microseconds.
+    /// The part of it that made the context as new, microseconds.
     pub prepared_us: u64,
     /// JavaScript heap in use at the end, bytes, when it was asked for.
     pub memory_bytes: Option<u64>,

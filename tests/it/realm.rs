@@ -109,3 +109,20 @@ async fn a_child_that_once_used_much_memory_is_replaced() {
     let (_, value) = pass(&pool, modest, 1, DateTime::UNIX_EPOCH).await;
     assert_eq!((value, pool.tally().replaced), (json!(1 << 20), 1));
 }
+
+#[tokio::test]
+async fn what_a_module_leaves_to_be_done_is_done_before_its_handler_begins() {
+    let pool = pool(1);
+    let source = "let steps = []; Promise.resolve().then(() => steps.push(1)).then(() => steps.push(2));
+      const late = await Promise.resolve(3); export const main = () => [...steps, late];";
+    for _ in 0..3 {
+        let (_, value) = pass(&pool, source, 1, DateTime::UNIX_EPOCH).await;
+        assert_eq!(value, json!([1, 2, 3]));
+    }
+    let unawaited = "const steps = []; Promise.resolve().then(() => steps.push(1)).then(() => steps.push(2));
+      export const main = () => steps.slice();";
+    for _ in 0..3 {
+        let (_, value) = pass(&pool, unawaited, 1, DateTime::UNIX_EPOCH).await;
+        assert_eq!(value, json!([1, 2]));
+    }
+}
