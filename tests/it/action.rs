@@ -132,7 +132,7 @@ impl Stage {
 
     /// The job when it has ended. A second of CPU time, which one program here spends, takes longer on a busy machine.
     async fn ended(&self, id: JobId) -> JobView {
-        let job = self.queue.wait(id, 4 * PATIENCE).await.unwrap().unwrap();
+        let job = self.queue.wait(id, PATIENCE).await.unwrap().unwrap();
         assert!(job.state.is_final(), "{job:?}");
         job
     }

@@ -232,7 +232,7 @@ async fn an_action_that_a_schedule_runs_is_told_of_the_fire() {
     let registry = Registry::new(queue.policies(), jobs::handlers(actions)).unwrap();
     let worker = worker::start(&queue, &registry, &kit.world.pool, &WorkerOptions::new(vec![Lane::new("default", 2)]));
     let row = schedules(&kit.world.pool).get(row.id, None).await.unwrap();
-    let job = queue.wait(row.last_job_id.unwrap(), 4 * PATIENCE).await.unwrap().unwrap();
+    let job = queue.wait(row.last_job_id.unwrap(), PATIENCE).await.unwrap().unwrap();
     let told: Value = serde_json::from_str(job.result.as_ref().unwrap_or_else(|| panic!("{job:?}")).get()).unwrap();
     assert_eq!((&told["job"]["trigger"], &told["input"]), (&json!("schedule"), &json!({"loud": true})));
     let fire = &told["job"]["schedule"];
@@ -248,7 +248,7 @@ async fn an_action_that_a_schedule_runs_is_told_of_the_fire() {
         ..NewJob::default()
     };
     let plan = queue.enqueue(plan).await.unwrap();
-    let planned = queue.wait(plan.job_id, 4 * PATIENCE).await.unwrap().unwrap();
+    let planned = queue.wait(plan.job_id, PATIENCE).await.unwrap().unwrap();
     let told: Value =
         serde_json::from_str(planned.result.as_ref().unwrap_or_else(|| panic!("{planned:?}")).get()).unwrap();
     assert_eq!((&told[0]["id"], told[2].as_array().unwrap().len()), (&json!("weekly"), 3));
