@@ -22,6 +22,7 @@ use super::{
     lease::Leases,
     metrics::Metrics,
     notify::Notices,
+    pace::Pace,
     shelf::{Drain, Shelf},
     turns::Turns,
     worker::Lane,
@@ -75,6 +76,7 @@ pub(super) struct Feeder {
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
     pub(super) turns: Turns,
+    pub(super) pace: Pace,
     pub(super) floor: Floor,
     /// The watchdog lives by this loop.
     pub(super) part: Part,
@@ -153,7 +155,7 @@ impl Feeder {
 
     /// How many to claim: nothing while the shelf is well filled, so that claims come in batches.
     fn room(&self) -> usize {
-        let window = self.lane.concurrency + self.lane.prefetch;
+        let window = self.lane.concurrency + self.pace.ahead(&self.lane);
         let ending = self.kept.endings.len() + self.kept.backs.len();
         if self.shelf.len() > self.lane.low() {
             return 0;
@@ -208,6 +210,7 @@ impl Feeder {
 
     fn settle(&mut self, leases: &[Lease]) {
         self.ground.leases.release(leases.iter());
+        self.pace.ended(leases.len(), Instant::now());
         self.kept.outstanding = self.kept.outstanding.saturating_sub(leases.len());
     }
 

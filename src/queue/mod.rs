@@ -19,6 +19,7 @@ mod look;
 pub mod metrics;
 mod notify;
 mod outlook;
+mod pace;
 mod place;
 mod promoter;
 pub mod reaper;

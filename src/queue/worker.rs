@@ -24,6 +24,7 @@ use super::{
     kept::Kept,
     lease::Leases,
     metrics::{Loop, Metrics, WORKER_POOLS},
+    pace::Pace,
     promoter,
     reaper::Reaper,
     registry::Registry,
@@ -65,7 +66,8 @@ pub struct Lane {
     pub queue: String,
     /// Jobs that run at once.
     pub concurrency: usize,
-    /// Jobs claimed ahead of those. Little: what is claimed waits for this worker alone.
+    /// Jobs claimed ahead of those; more while they end fast, at most a batch. Little: what is claimed waits for this
+    /// worker alone.
     pub prefetch: usize,
     /// The most jobs one statement claims or ends, and so the most that run twice when the worker dies before its commit.
     pub batch: usize,
@@ -213,6 +215,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
         turns: Turns::default(),
+        pace: Pace::default(),
         floor: Floor::default(),
         part,
     };
