@@ -30,7 +30,7 @@ use crate::{
         user::{NewUser, WeekStart},
     },
     sandbox::{self, Facts, JobFacts, Limits, Pool, Run},
-    store::{self, users},
+    store::{Stack, users},
 };
 
 /// What test functions may import from `krilin:test`, and how the cases come out.
@@ -103,6 +103,7 @@ fn once() -> u32 {
 pub struct Trial {
     /// As `krilin_runtime`.
     pub pool: PgPool,
+    stack: Stack,
     /// Runs the app's actions.
     pub actions: AppAction,
     /// The app.
@@ -121,7 +122,17 @@ impl Trial {
         let joined = Bundle::new("app.js", &format!("{}\n{}\n{KIT}", code.source.trim_end(), without_imports(test)));
         let actions = AppAction { apps: Apps::new(pool.clone()), sandbox };
         let functions = test.lines().filter_map(test_name).map(str::to_owned).collect();
-        let mut trial = Self { pool, actions, app, joined, app_lines, test_lines, functions, cases: Vec::new() };
+        let mut trial = Self {
+            stack: Stack::over(&pool),
+            pool,
+            actions,
+            app,
+            joined,
+            app_lines,
+            test_lines,
+            functions,
+            cases: Vec::new(),
+        };
         let cases = trial.call("krilin_cases").await.map_err(|error| anyhow::anyhow!(trial.words(&error)))?;
         trial.cases = serde_json::from_str(cases.get())
             .map_err(|error| anyhow::anyhow!("`cases` of test.js are not as they should be: {error}"))?;
@@ -224,7 +235,8 @@ impl Trial {
         let seed = job.0.as_u64_pair().1;
         let declared = app.action(action)?;
         let value = if declared.kind == ActionKind::Query {
-            let ctx = ctx::query::open(&self.pool, &self.actions.apps, Opening::new(user, self.app.clone(), now, seed));
+            let ctx =
+                ctx::query::open(&self.stack, &self.actions.apps, Opening::new(user, self.app.clone(), now, seed));
             let ctx = ctx.await?;
             let (facts, limits) = (ctx.facts(None), facts::limits(declared));
             let (bundle, entry) = (&app.code, declared.handler());
@@ -239,8 +251,8 @@ impl Trial {
                 schedule: None,
             };
             let request = Request { user, app: self.app.clone(), action, input: &input, job, now, seed, running: None };
-            let (value, ended) = self.actions.pass(&self.pool, &request).await?;
-            store::within(ended.transaction.commit()).await?;
+            let (value, ended) = self.actions.pass(&self.stack, &request).await?;
+            ended.transaction.commit().await?;
             value
         };
         Ok(serde_json::from_str(value.get()).expect("a result is JSON"))

@@ -28,7 +28,6 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use self::{
@@ -46,7 +45,7 @@ use crate::{
     },
     queue::{lease::Cancelled, report::Report},
     store::{
-        self,
+        Stack, Transaction,
         installations::{self, Opened},
     },
 };
@@ -117,21 +116,21 @@ pub struct Ctx {
 #[derive(Debug)]
 pub struct Ended {
     /// To be committed with whatever completes the work, or dropped.
-    pub transaction: Transaction<'static, Postgres>,
+    pub transaction: Transaction,
     /// What the app logged.
     pub log: Vec<LogLine>,
 }
 
 impl Ctx {
     /// Opens a changing pass: begins a transaction, locks the installation, learns everything about it in one statement.
-    pub async fn open(pool: &PgPool, apps: &Apps, opening: Opening) -> Result<Self, CtxError> {
-        let mut transaction = store::within(pool.begin()).await?;
+    pub async fn open(stack: &Stack, apps: &Apps, opening: Opening) -> Result<Self, CtxError> {
+        let mut transaction = stack.begin().await?;
         let opened = installations::open_locked(&mut *transaction, opening.user, &opening.app).await?;
         Self::assemble(transaction, apps, opening, (opened, false)).await
     }
 
     async fn assemble(
-        mut transaction: Transaction<'static, Postgres>,
+        mut transaction: Transaction,
         apps: &Apps,
         opening: Opening,
         (opened, read_only): (Option<Opened>, bool),

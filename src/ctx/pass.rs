@@ -5,13 +5,13 @@ use std::sync::Arc;
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Running, refusal::over};
 use crate::{
     apps::loaded::LoadedApp,
     model::{error::CtxError, id::UserId, user::WeekStart},
+    store::Transaction,
 };
 
 /// The most rows that the queries of one pass give back together.
@@ -51,7 +51,7 @@ impl World {
 #[derive(Debug)]
 pub struct Pass {
     /// Where everything happens.
-    pub transaction: Transaction<'static, Postgres>,
+    pub transaction: Transaction,
     /// Calls so far.
     pub calls: u32,
     /// Rows given back so far.

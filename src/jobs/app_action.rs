@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sqlx::PgPool;
 
 use crate::{
     apps::loaded::Apps,
@@ -26,7 +25,7 @@ use crate::{
         registry::{Attempt, Handler},
     },
     sandbox::{self, JobFacts, Run},
-    store,
+    store::Stack,
 };
 
 /// What a job of this kind is given.
@@ -71,12 +70,12 @@ pub struct AppAction {
 }
 
 impl AppAction {
-    /// Runs one pass over a transaction from `pool`. Gives what the action returned and the transaction, still open: the
+    /// Runs one pass over a transaction from `stack`. Gives what the action returned and the transaction, still open: the
     /// caller commits it with whatever completes the work, or drops it, and then nothing has happened.
-    pub async fn pass(&self, pool: &PgPool, request: &Request<'_>) -> Result<(Box<RawValue>, Ended), CtxError> {
+    pub async fn pass(&self, stack: &Stack, request: &Request<'_>) -> Result<(Box<RawValue>, Ended), CtxError> {
         let mut opening = Opening::new(request.user, request.app.clone(), request.now, request.seed);
         opening.running.clone_from(&request.running);
-        let ctx = Ctx::open(pool, &self.apps, opening).await?;
+        let ctx = Ctx::open(stack, &self.apps, opening).await?;
         let app = ctx.app().clone();
         let action = app.action(request.action)?;
         if action.kind == ActionKind::Query {
@@ -130,11 +129,11 @@ impl AppAction {
                 cancelled: attempt.cancelled.clone(),
             }),
         };
-        let (value, ended) = self.pass(&attempt.pool, &request).await?;
+        let (value, ended) = self.pass(&attempt.stack, &request).await?;
         let mut transaction = ended.transaction;
         attempt.report.write_with(&mut *transaction, &attempt.lease).await?;
         complete::in_transaction(&mut transaction, &attempt.lease, Some(&value)).await?;
-        store::within(transaction.commit()).await?;
+        transaction.commit().await?;
         write_log(&app, job.id, &ended.log);
         Ok(Outcome::Done(Some(value)))
     }

@@ -33,7 +33,7 @@ pub struct Retention;
 impl Handler for Retention {
     fn run(&self, attempt: Attempt) -> BoxFuture<'_, Result<Outcome, Failure>> {
         Box::pin(async move {
-            let pool = &attempt.pool;
+            let pool = attempt.stack.pool();
             let created = history::create_partitions(pool, PARTITIONS_AHEAD).await?;
             let dropped = history::drop_partitions(pool, HISTORY_KEPT).await?;
             let (mut keys, mut attempts, mut periods, mut logs) = (0, 0, 0, 0);

@@ -4,7 +4,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
         policy::Policies,
     },
     store::{
-        self,
+        self, Stack,
         enqueue::{self, NewRow, Refused, RowTies},
     },
     telemetry,
@@ -65,16 +65,16 @@ pub(super) struct Enqueuer {
 
 #[derive(Clone)]
 struct Inserter {
-    pool: PgPool,
+    stack: Stack,
     notices: Notices,
     metrics: Metrics,
 }
 
 impl Enqueuer {
-    pub(super) fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies, parts: (Notices, Metrics)) -> Self {
+    pub(super) fn new(stack: &Stack, clock: Arc<dyn Clock>, policies: Policies, parts: (Notices, Metrics)) -> Self {
         let (callers, inbox) = mpsc::channel(BACKLOG);
         let gather = Gather::new(inbox);
-        let inserter = Inserter { pool: pool.clone(), notices: parts.0, metrics: parts.1 };
+        let inserter = Inserter { stack: stack.clone(), notices: parts.0, metrics: parts.1 };
         for _ in 0..TRIPS {
             tokio::spawn(coalesce(gather.clone(), inserter.clone()));
         }
@@ -236,7 +236,7 @@ impl Inserter {
         if rows.is_empty() {
             return;
         }
-        match enqueue::insert(&self.pool, &rows).await {
+        match self.insert(&rows).await {
             Ok(()) => {
                 self.metrics.enqueued(rows.len());
                 let due_now = rows.iter().filter(|row| row.is_due());
@@ -252,6 +252,12 @@ impl Inserter {
                 }
             }
         }
+    }
+
+    async fn insert(&self, rows: &[&NewRow]) -> Result<(), store::Error> {
+        let mut db = self.stack.take().await?;
+        let inserted = enqueue::insert(&mut *db, rows).await;
+        db.after(inserted)
     }
 
     /// A key that stands for another request is the error of its caller alone.
@@ -293,28 +299,30 @@ impl Inserter {
 
     async fn place_together(&self, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Refused>>, store::Error> {
         if !rows.iter().any(|row| row.is_tied()) {
-            return enqueue::place(&self.pool, rows).await;
+            let mut db = self.stack.take().await?;
+            let placed = enqueue::place(&mut *db, rows).await;
+            return db.after(placed);
         }
-        let mut tx = store::within(self.pool.begin()).await?;
+        let mut tx = self.stack.begin().await?;
         let placed = enqueue::place(&mut *tx, rows).await?;
         let created = rows.iter().zip(&placed).filter(|(_, placed)| placed.as_ref().is_ok_and(Enqueued::created));
         tie_all(&mut tx, &created.map(|(row, _)| *row).collect::<Vec<_>>()).await?;
-        store::within(tx.commit()).await?;
+        tx.commit().await?;
         Ok(placed)
     }
 
     /// All or none.
     async fn all(&self, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
         if rows.iter().all(|row| !row.is_keyed()) {
-            enqueue::insert(&self.pool, &with_all_below(rows)).await?;
+            self.insert(&with_all_below(rows)).await?;
             return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
         }
         let mut meetings = 0;
         loop {
-            let mut tx = store::within(self.pool.begin()).await?;
+            let mut tx = self.stack.begin().await?;
             match place_all(&mut tx, rows).await {
                 Ok(done) => {
-                    store::within(tx.commit()).await?;
+                    tx.commit().await?;
                     return Ok(done);
                 }
                 // Two batches took the same keys in another order, and Postgres let this one go.

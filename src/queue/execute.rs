@@ -36,7 +36,7 @@ use crate::{
         policy::{Completion, SNOOZES_DEFAULT},
         trace::TraceParent,
     },
-    store::children,
+    store::{Stack, children},
     telemetry::{self, trace::Sort},
 };
 
@@ -86,9 +86,9 @@ pub(super) struct Execute(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    pool: PgPool,
+    stack: Stack,
     meters: BTreeMap<String, Meters>,
-    /// Writes reports beside the handlers' transactions, even when these hold every connection of `pool`.
+    /// Writes reports beside the handlers' transactions, even when these hold every connection of `stack`.
     reports: PgPool,
 }
 
@@ -111,12 +111,12 @@ impl tower::Service<Task<Work>> for Execute {
 }
 
 impl Execute {
-    /// Runs the kinds of `registry`, whose handlers get `pool`; reports go through `reports`.
-    pub(super) fn new(registry: &Registry, pool: &PgPool, reports: &PgPool, metrics: &Metrics) -> Self {
+    /// Runs the kinds of `registry`, whose handlers get `stack`; reports go through `reports`.
+    pub(super) fn new(registry: &Registry, stack: &Stack, reports: &PgPool, metrics: &Metrics) -> Self {
         let meters = registry.iter().map(|(name, kind)| (name.to_owned(), metrics.of_kind(name, &kind.policy.queue)));
         let meters = meters.collect();
-        let (registry, pool, reports) = (registry.clone(), pool.clone(), reports.clone());
-        Self(Arc::new(Inner { registry, pool, meters, reports }))
+        let (registry, stack, reports) = (registry.clone(), stack.clone(), reports.clone());
+        Self(Arc::new(Inner { registry, stack, meters, reports }))
     }
 }
 
@@ -162,8 +162,8 @@ impl Inner {
             return verdict;
         }
         let report = Report::default();
-        let (pool, told) = (self.pool.clone(), report.clone());
-        let attempt = Attempt { job, lease, pool, cancelled: cancelled.clone(), report: told };
+        let (stack, told) = (self.stack.clone(), report.clone());
+        let attempt = Attempt { job, lease, stack, cancelled: cancelled.clone(), report: told };
         let verdict = self.watch(kind, attempt, stop).await;
         if !matches!(verdict, Verdict::Committed | Verdict::Lost) {
             report.finish(&self.reports, &lease).await;
@@ -173,7 +173,7 @@ impl Inner {
 
     /// Whether a job need not begin, for one that it waited for did not end well.
     async fn judge_children(&self, kind: &Kind, job: &ClaimedJob, lease: &Lease) -> Option<Verdict> {
-        let failure = match children::failed(&self.pool, job.id).await {
+        let failure = match children::failed(self.stack.pool(), job.id).await {
             Ok((0, 0)) => return None,
             Ok((dead, cancelled)) => {
                 let words = format!("of the jobs that this one waited for, {dead} are dead and {cancelled} cancelled");

@@ -2,13 +2,11 @@
 //! takes. Refuses to end on a database error: endings are kept, it waits, it goes on.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use sqlx::PgPool;
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -28,13 +26,14 @@ use super::{
     worker::Lane,
 };
 use crate::{
+    clock::jittered,
     model::{
         error::{Code, CtxError},
         id::JobId,
         job::{ClaimedJob, Lease, State},
     },
     store::{
-        Error, children,
+        Error, Stack, children,
         leases::{self, Claim, Claimed, Ending, PutBack, Turn},
     },
     supervisor::Part,
@@ -46,19 +45,13 @@ const ERROR_WAIT_LONGEST: Duration = Duration::from_secs(2);
 /// The longest an ending waits for others to share its commit while the shelf is well filled.
 const ENDING_WAIT: Duration = Duration::from_millis(5);
 
-/// Between three quarters and the whole of `longest`, so that many workers do not poll in step.
-pub(super) fn jittered(longest: Duration) -> Duration {
-    let chance = RandomState::new().hash_one(0_u8) % 1_000;
-    longest * 3 / 4 + longest * u32::try_from(chance).unwrap_or(0) / 4_000
-}
-
 /// What feeders of one process share.
 #[derive(Clone)]
 pub(super) struct Ground {
     /// Commits wait for the disk: endings.
-    pub(super) durable: PgPool,
+    pub(super) durable: Stack,
     /// They do not: a claim that is lost is claimed again.
-    pub(super) relaxed: PgPool,
+    pub(super) relaxed: Stack,
     pub(super) leases: Arc<Leases>,
     pub(super) notices: Notices,
     pub(super) metrics: Metrics,
@@ -187,7 +180,7 @@ impl Feeder {
                 let outcome = Some(if error.is_some() { "failed" } else { "snoozed" });
                 self.kept.backs.push(PutBack { lease, wait: Some(wait), spent, outcome, error });
             }
-            Verdict::GiveBack => self.kept.backs.push(untouched(lease)),
+            Verdict::GiveBack => self.kept.give_back([lease]),
             Verdict::Committed => {
                 self.settle(&[lease]);
                 self.announce([lease.job_id]);
@@ -205,7 +198,7 @@ impl Feeder {
     /// Unstarted jobs go back without having cost an attempt.
     fn give_back(&mut self) {
         let works = self.shelf.close();
-        self.kept.backs.extend(works.iter().map(|work| untouched(work.lease)));
+        self.kept.give_back(works.iter().map(|work| work.lease));
     }
 
     fn settle(&mut self, leases: &[Lease]) {
@@ -257,7 +250,7 @@ impl Feeder {
     async fn wake_parents(&mut self) {
         let bereft = mem::take(&mut self.kept.bereft);
         if !bereft.is_empty()
-            && let Ok(queues) = children::freed(&self.ground.relaxed, &bereft).await
+            && let Ok(queues) = children::freed(self.ground.relaxed.pool(), &bereft).await
         {
             self.ground.notices.ready(queues.iter().map(String::as_str));
         }
@@ -293,23 +286,32 @@ impl Feeder {
 
     async fn end(&self) -> Result<Option<Vec<JobId>>, Error> {
         let endings = &self.kept.endings;
-        if endings.is_empty() { Ok(None) } else { leases::end(&self.ground.durable, endings).await }
+        if endings.is_empty() {
+            return Ok(None);
+        }
+        let mut db = self.ground.durable.take().await?;
+        let found = leases::end(&mut *db, endings).await;
+        db.after(found)
     }
 
     async fn take(&self, limit: usize, turn: Option<Turn>, floor: Option<i64>) -> Result<Option<Claimed>, Error> {
-        let (claim, pool) = (self.claim_of(limit), &self.ground.relaxed);
-        Ok(match turn {
-            _ if limit == 0 => None,
-            None => Some(leases::claim(pool, claim, floor).await?),
-            Some(turn) => Some(leases::claim_in_turn(pool, &[], claim, turn).await?),
-        })
+        if limit == 0 {
+            return Ok(None);
+        }
+        let (claim, mut db) = (self.claim_of(limit), self.ground.relaxed.take().await?);
+        let claimed = match turn {
+            None => leases::claim(&mut *db, claim, floor).await,
+            Some(turn) => leases::claim_in_turn(&mut *db, &[], claim, turn).await,
+        };
+        db.after(claimed).map(Some)
     }
 
     /// In one statement: what ends lets in what waits for a limit.
     async fn end_and_claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
         let turn = self.turns.next().unwrap_or_default();
-        let (pool, claim) = (&self.ground.durable, self.claim_of(limit));
-        let mut claimed = leases::claim_in_turn(pool, &self.kept.endings, claim, turn).await?;
+        let mut db = self.ground.durable.take().await?;
+        let claimed = leases::claim_in_turn(&mut *db, &self.kept.endings, self.claim_of(limit), turn).await;
+        let mut claimed = db.after(claimed)?;
         let endings = mem::take(&mut self.kept.endings);
         self.ended(&endings, claimed.ended.take());
         Ok(self.learn(claimed, limit))
@@ -346,13 +348,13 @@ impl Feeder {
     /// One of the endings cannot be stored (a result that is no JSON to Postgres): the others are, and that one is dead.
     async fn end_one_by_one(&mut self) -> Result<(), Error> {
         while let Some(ending) = self.kept.endings.last().cloned() {
-            let found = match leases::end(&self.ground.durable, std::slice::from_ref(&ending)).await {
+            let found = match leases::end(self.ground.durable.pool(), std::slice::from_ref(&ending)).await {
                 Err(error) if error.is_of_the_row() => {
                     tracing::error!(job.id = %ending.lease.job_id, error = %error, "the end of a job cannot be stored");
                     let error = CtxError::new(Code::Internal, "what the job came to cannot be stored");
                     let error = Some(super::execute::json(&error));
                     let dead = Ending { state: State::Dead, result: None, error, ..ending.clone() };
-                    match leases::end(&self.ground.durable, &[dead]).await {
+                    match leases::end(self.ground.durable.pool(), &[dead]).await {
                         // Not even that: its lease runs out, and the reaper decides.
                         Err(error) if error.is_of_the_row() => Some(Vec::new()),
                         found => found?,
@@ -367,11 +369,11 @@ impl Feeder {
     }
 
     async fn put_back(&mut self) -> Result<(), Error> {
-        let found = match leases::put_back(&self.ground.durable, &self.kept.backs).await {
+        let found = match leases::put_back(self.ground.durable.pool(), &self.kept.backs).await {
             Err(error) if error.is_of_the_row() && self.kept.backs.len() > 1 => {
                 // One at a time; what cannot be stored is left to its lease and the reaper.
                 for back in &self.kept.backs {
-                    match leases::put_back(&self.ground.durable, std::slice::from_ref(back)).await {
+                    match leases::put_back(self.ground.durable.pool(), std::slice::from_ref(back)).await {
                         Err(error) if error.is_of_the_row() => {
                             tracing::error!(job.id = %back.lease.job_id, error = %error, "a job cannot be put back");
                         }
@@ -394,8 +396,4 @@ impl Feeder {
         self.settle(&leases);
         Ok(())
     }
-}
-
-fn untouched(lease: Lease) -> PutBack {
-    PutBack { lease, wait: None, spent: false, outcome: None, error: None }
 }

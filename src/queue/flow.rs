@@ -53,7 +53,7 @@ impl Queue {
 
     /// Why the job `id` does not run yet and when it should; only if it is `user_id`'s, where one is given.
     pub async fn why(&self, id: JobId, user_id: Option<UserId>) -> Result<Why, Error> {
-        let facts = why::facts(&self.0.pool, id, user_id, AHEAD_MAX, WORKER_SILENT).await?;
+        let facts = why::facts(self.0.stack.pool(), id, user_id, AHEAD_MAX, WORKER_SILENT).await?;
         if let Some(facts) = facts {
             return Ok(facts.why());
         }
@@ -67,7 +67,7 @@ impl Queue {
     }
 
     async fn look(&self, only: Option<&str>) -> Result<Vec<QueueView>, Error> {
-        let mut db = store::within(self.0.pool.acquire()).await?;
+        let mut db = store::within(self.0.stack.pool().acquire()).await?;
         let mut settings: BTreeMap<String, Settings> =
             flow::settings(&mut *db, None).await?.into_iter().map(|found| (found.name.clone(), found)).collect();
         let (mut users, mut keys) = flow::parts(&mut db, only, PARTS_SHOWN).await?;
@@ -101,7 +101,7 @@ impl Queue {
             // A queue of an older or newer version's kinds may still have jobs.
             self.one_queue(name).await?;
         }
-        let mut tx = store::within(self.0.pool.begin()).await?;
+        let mut tx = self.0.stack.begin().await?;
         let held = flow::hold(&mut tx, name, by).await?;
         let pause = (change.paused, change.reason.as_deref());
         flow::write(&mut tx, name, &change.over(held.limits), pause, by).await?;
@@ -109,7 +109,7 @@ impl Queue {
             Some("queue_users_user_id_fkey") => Error::Unfit("users names somebody who is not there".to_owned()),
             _ => error.into(),
         })?;
-        store::within(tx.commit()).await?;
+        tx.commit().await?;
         let woken = if name == ALL { self.known_queues() } else { vec![name.to_owned()] };
         self.notices().ready(woken.iter().map(String::as_str));
         self.one_queue(name).await

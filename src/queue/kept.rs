@@ -26,6 +26,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Jobs that were not begun: they go back without having cost an attempt.
+    pub(super) fn give_back(&mut self, leases: impl IntoIterator<Item = Lease>) {
+        let untouched = |lease| PutBack { lease, wait: None, spent: false, outcome: None, error: None };
+        self.backs.extend(leases.into_iter().map(untouched));
+    }
+
     /// Nobody is to be told of these.
     pub(super) fn forget(&mut self, leases: &[Lease]) {
         for lease in leases {

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{id::JobId, job::JobView},
-    store::{self, history},
+    store::{self, Stack, history},
 };
 
 /// The most callers that wait for the statement before theirs.
@@ -31,11 +30,11 @@ pub(super) struct Lookout(mpsc::Sender<Caller>);
 
 impl Lookout {
     /// Must be called on a tokio runtime.
-    pub(super) fn new(pool: &PgPool) -> Self {
+    pub(super) fn new(stack: &Stack) -> Self {
         let (callers, inbox) = mpsc::channel(BACKLOG);
         let gather = Gather::new(inbox);
         for _ in 0..TRIPS {
-            tokio::spawn(share(gather.clone(), pool.clone()));
+            tokio::spawn(share(gather.clone(), stack.clone()));
         }
         Self(callers)
     }
@@ -49,11 +48,11 @@ impl Lookout {
 }
 
 /// Takes whoever waits, looks once, answers all; until no caller can come any more.
-async fn share(gather: Gather<Caller>, pool: PgPool) {
+async fn share(gather: Gather<Caller>, stack: Stack) {
     let mut callers = Vec::new();
     while let Some(_trip) = gather.next(&mut callers, JOBS_MAX).await {
         let ids: Vec<JobId> = callers.iter().map(|caller| caller.id).collect();
-        match history::find_many(&pool, &ids).await {
+        match find(&stack, &ids).await {
             Ok(found) => {
                 let found: HashMap<JobId, JobView> = found.into_iter().map(|job| (job.id, job)).collect();
                 for caller in callers.drain(..) {
@@ -70,4 +69,10 @@ async fn share(gather: Gather<Caller>, pool: PgPool) {
             }
         }
     }
+}
+
+async fn find(stack: &Stack, ids: &[JobId]) -> Result<Vec<JobView>, store::Error> {
+    let mut db = stack.take().await?;
+    let found = history::find_many(&mut *db, ids).await;
+    db.after(found)
 }

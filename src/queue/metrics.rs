@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::store::Stack;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -18,7 +19,6 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use sqlx::PgPool;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
@@ -137,7 +137,7 @@ pub struct Metrics {
     notices_sent: Counter,
     notices_received: Counter,
     database_errors: Counter,
-    pools: Arc<Mutex<Vec<(&'static str, PgPool)>>>,
+    pools: Arc<Mutex<Vec<(&'static str, Stack)>>>,
     alive: Arc<Mutex<HashMap<Loop, Instant>>>,
 }
 
@@ -230,8 +230,9 @@ impl Metrics {
         let count = |pool, state, count: u32| {
             connections.get_or_create(&PoolLabels { pool, state }).inc_by(i64::from(count));
         };
-        for (name, pool) in pools.iter().filter(|(_, pool)| !pool.is_closed()) {
-            let (open, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+        for (name, stack) in pools.iter().filter(|(_, stack)| !stack.pool().is_closed()) {
+            let pool = stack.pool();
+            let (open, idle) = (pool.size(), u32::try_from(pool.num_idle() + stack.at_hand()).unwrap_or(u32::MAX));
             let most = pool.options().get_max_connections();
             count(name, "idle", idle);
             count(name, "busy", open.saturating_sub(idle));
@@ -240,11 +241,11 @@ impl Metrics {
         registry.register("pool_connections", "Connections to Postgres: idle, busy, and yet to open", connections);
     }
 
-    /// Watches `pool` under `name`.
-    pub fn watch_pool(&self, name: &'static str, pool: &PgPool) {
+    /// Watches the connections of `stack` and its pool under `name`.
+    pub fn watch_pool(&self, name: &'static str, stack: &Stack) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|(_, pool)| !pool.is_closed());
-        pools.push((name, pool.clone()));
+        pools.retain(|(_, stack)| !stack.pool().is_closed());
+        pools.push((name, stack.clone()));
     }
 
     /// Notes a round of a loop, and whether it did what it should.

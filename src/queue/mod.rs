@@ -56,7 +56,7 @@ use crate::{
         policy::Policies,
     },
     store::{
-        self, dead, history, jobs, reports,
+        self, Stack, dead, history, jobs, reports,
         stops::{self, Asked},
     },
 };
@@ -145,7 +145,7 @@ impl From<Error> for CtxError {
 pub struct Queue(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    stack: Stack,
     clock: Arc<dyn Clock>,
     policies: Policies,
     enqueuer: Enqueuer,
@@ -160,13 +160,13 @@ impl Queue {
     /// A queue over `pool` that knows the kinds of `policies`. Must be called on a tokio runtime.
     pub fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies) -> Self {
         let (waiters, metrics) = (Waiters::default(), Metrics::default());
-        metrics.watch_pool("main", pool);
+        let stack = Stack::over(pool);
+        metrics.watch_pool("main", &stack);
         let notices = Notices::new(pool, waiters.clone(), metrics.clone());
-        let enqueuer = Enqueuer::new(pool, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
-        let lookout = Lookout::new(pool);
+        let enqueuer = Enqueuer::new(&stack, clock.clone(), policies.clone(), (notices.clone(), metrics.clone()));
+        let lookout = Lookout::new(&stack);
         let outlooks = Outlooks::new(pool, flow::known_queues(&policies));
-        let pool = pool.clone();
-        Self(Arc::new(Inner { pool, clock, policies, enqueuer, notices, waiters, lookout, outlooks, metrics }))
+        Self(Arc::new(Inner { stack, clock, policies, enqueuer, notices, waiters, lookout, outlooks, metrics }))
     }
 
     /// Makes a job durable; returns after its commit. Callers at the same time share one.
@@ -200,12 +200,12 @@ impl Queue {
 
     /// The job `id`; only if it is `user_id`'s, where one is given.
     pub async fn get(&self, id: JobId, user_id: Option<UserId>) -> Result<Option<JobView>, Error> {
-        Ok(history::find(&self.0.pool, id, user_id).await?)
+        Ok(history::find(self.0.stack.pool(), id, user_id).await?)
     }
 
     /// Jobs, newest first, at most `limit` (and [`PAGE_MAX`]); with the last one's id as `before` the next page.
     pub async fn list(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<JobView>, Error> {
-        Ok(history::list(&self.0.pool, filter, before, i64::from(limit.min(PAGE_MAX))).await?)
+        Ok(history::list(self.0.stack.pool(), filter, before, i64::from(limit.min(PAGE_MAX))).await?)
     }
 
     /// Cancels a job that has not ended. One that waits ends at once. The handler of one that runs is told within
@@ -213,7 +213,7 @@ impl Queue {
     /// is kept. Gives where the job stands: `Cancelled` or `Cancelling`.
     pub async fn cancel(&self, id: JobId, user_id: Option<UserId>) -> Result<State, Error> {
         for _ in 0..CANCEL_TRIES {
-            match stops::cancel(&self.0.pool, id, user_id).await? {
+            match stops::cancel(self.0.stack.pool(), id, user_id).await? {
                 Some(Asked::Ended { awaited }) => {
                     if awaited {
                         self.0.notices.finished([id]);
@@ -237,14 +237,14 @@ impl Queue {
 
     /// Makes a dead or cancelled job ready again, all its attempts before it.
     pub async fn retry(&self, id: JobId, user_id: Option<UserId>) -> Result<(), Error> {
-        let mut tx = store::within(self.0.pool.begin()).await?;
+        let mut tx = self.0.stack.begin().await?;
         let queue = match jobs::revive(&mut tx, id, user_id).await {
             Err(store::Error::Constraint(name)) if name == "jobs_unique_key" => {
                 return Err(Error::State("another job with the same unique key is live"));
             }
             queue => queue?,
         };
-        store::within(tx.commit()).await?;
+        tx.commit().await?;
         match queue {
             Some(queue) => {
                 self.0.notices.ready([queue.as_str()]);
@@ -256,12 +256,12 @@ impl Queue {
 
     /// Dead letters, oldest first, at most `limit` (and [`PAGE_MAX`]).
     pub async fn dead(&self, which: &Which, limit: u32) -> Result<Vec<JobView>, Error> {
-        Ok(dead::list(&self.0.pool, which, i64::from(limit.min(PAGE_MAX))).await?)
+        Ok(dead::list(self.0.stack.pool(), which, i64::from(limit.min(PAGE_MAX))).await?)
     }
 
     /// How many dead letters there are, counted up to [`DEAD_COUNT_MAX`].
     pub async fn count_dead(&self, which: &Which) -> Result<i64, Error> {
-        Ok(dead::count(&self.0.pool, which, DEAD_COUNT_MAX).await?)
+        Ok(dead::count(self.0.stack.pool(), which, DEAD_COUNT_MAX).await?)
     }
 
     /// Takes up at most `limit` (and [`REDRIVE_MAX`]) dead letters again, oldest first, all their attempts before them; gives
@@ -269,7 +269,7 @@ impl Queue {
     /// who does it.
     pub async fn redrive(&self, which: &Which, limit: u32, by: &str) -> Result<Vec<JobId>, Error> {
         let limit = i64::from(limit.min(REDRIVE_MAX));
-        let taken = match dead::redrive(&self.0.pool, which, limit, by).await {
+        let taken = match dead::redrive(self.0.stack.pool(), which, limit, by).await {
             Err(store::Error::Constraint(name)) if name == "jobs_unique_key" => {
                 return Err(Error::State("a job with the unique key of one of them came just now; try again"));
             }
@@ -281,13 +281,13 @@ impl Queue {
 
     /// The times that the job was taken up again, latest first.
     pub async fn redrives(&self, id: JobId) -> Result<Vec<Redrive>, Error> {
-        Ok(dead::redrives(&self.0.pool, id, i64::from(PAGE_MAX)).await?)
+        Ok(dead::redrives(self.0.stack.pool(), id, i64::from(PAGE_MAX)).await?)
     }
 
     /// What the job has logged: batches after the one `after`, at most `limit` (and [`PAGE_MAX`]). Whose it is, the caller
     /// has looked at.
     pub async fn log(&self, id: JobId, after: i64, limit: u32) -> Result<Vec<Batch>, Error> {
-        Ok(reports::log(&self.0.pool, id, after, i64::from(limit.min(PAGE_MAX))).await?)
+        Ok(reports::log(self.0.stack.pool(), id, after, i64::from(limit.min(PAGE_MAX))).await?)
     }
 
     async fn gone(&self, id: JobId, user_id: Option<UserId>, otherwise: &'static str) -> Error {
@@ -338,12 +338,17 @@ impl Queue {
 
     /// How many jobs wait and run, per queue.
     pub async fn depths(&self) -> Result<Vec<Depth>, Error> {
-        Ok(jobs::depths(&self.0.pool).await?)
+        Ok(jobs::depths(self.0.stack.pool()).await?)
     }
 
     /// How many jobs wait and run, by kind, queue and state.
     pub async fn tally(&self) -> Result<Vec<Tally>, Error> {
-        Ok(jobs::tally(&self.0.pool).await?)
+        Ok(jobs::tally(self.0.stack.pool()).await?)
+    }
+
+    /// The connections that it uses, for others of this process.
+    pub fn stack(&self) -> &Stack {
+        &self.0.stack
     }
 
     /// What this process has counted.

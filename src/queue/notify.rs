@@ -19,7 +19,7 @@ use super::{metrics::Metrics, waiters::Waiters};
 use crate::{
     model::id::JobId,
     store::{
-        self,
+        self, Stack,
         notices::{self, FINISHED_CHANNEL, Listener},
     },
 };
@@ -60,7 +60,7 @@ struct Inner {
     lanes: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
     waiters: Waiters,
     metrics: Metrics,
-    pool: PgPool,
+    stack: Stack,
 }
 
 impl Notices {
@@ -68,7 +68,8 @@ impl Notices {
         let origin = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         // Losing a notice's commit is harmless, so it need not wait for the disk.
         let pool = store::beside(pool, 2, &[("synchronous_commit", "off")]);
-        metrics.watch_pool("notices", &pool);
+        let stack = Stack::over(&pool);
+        metrics.watch_pool("notices", &stack);
         Self(Arc::new(Inner {
             origin,
             unsent: Mutex::default(),
@@ -78,7 +79,7 @@ impl Notices {
             lanes: Mutex::default(),
             waiters,
             metrics,
-            pool,
+            stack,
         }))
     }
 
@@ -179,7 +180,7 @@ impl Inner {
             };
             let jobs = payload(queues.chunks(QUEUES_PER_NOTICE).nth(index));
             let finished = payload(ids.chunks(FINISHED_PER_NOTICE).nth(index));
-            if let Err(error) = notices::notify(&self.pool, &jobs, &finished).await {
+            if let Err(error) = self.notify(&jobs, &finished).await {
                 tracing::debug!(error = %error, "a notice was not sent; polling finds what it announced");
                 return NOTICE_GAP;
             }
@@ -191,8 +192,14 @@ impl Inner {
         if quiet { NOTICE_GAP } else { (gap * 2).min(NOTICE_GAP_LONGEST) }
     }
 
+    async fn notify(&self, jobs: &str, finished: &str) -> Result<(), store::Error> {
+        let mut db = self.stack.take().await?;
+        let sent = notices::notify(&mut *db, jobs, finished).await;
+        db.after(sent)
+    }
+
     async fn hear(&self, wait: &mut Duration) -> Result<(), store::Error> {
-        let mut listener = Listener::connect(&self.pool).await?;
+        let mut listener = Listener::connect(self.stack.pool()).await?;
         *wait = RECONNECT_FIRST;
         self.metrics.listening(true);
         self.wake_lanes(None);

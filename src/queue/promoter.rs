@@ -7,11 +7,13 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 
 use super::{
-    feed::jittered,
     metrics::{Loop, Metrics},
     notify::Notices,
 };
-use crate::store::{Error, jobs};
+use crate::{
+    clock::jittered,
+    store::{Error, jobs},
+};
 
 /// The longest sleep between two looks; a job that another process schedules sooner is late by no more.
 const PROMOTE_INTERVAL: Duration = Duration::from_secs(1);

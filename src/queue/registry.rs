@@ -8,7 +8,6 @@
 //! use krilin::{
 //!     model::job::{Failure, Outcome},
 //!     queue::{complete, registry::{Attempt, Handler}},
-//!     store,
 //! };
 //!
 //! struct Greet;
@@ -20,7 +19,7 @@
 //!             let mut tx = attempt.begin().await?;
 //!             // … statements of `store`, on `&mut tx` …
 //!             complete::in_transaction(&mut tx, &attempt.lease, None).await?;
-//!             store::within(tx.commit()).await?;
+//!             tx.commit().await?;
 //!             Ok(Outcome::Done(None))
 //!         })
 //!     }
@@ -30,7 +29,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use sqlx::{PgPool, Postgres, Transaction};
 
 use super::{lease::Cancelled, report::Report};
 use crate::{
@@ -38,7 +36,7 @@ use crate::{
         job::{ClaimedJob, Failure, Lease, Outcome},
         policy::{Policies, Policy},
     },
-    store,
+    store::{Stack, Transaction},
 };
 
 /// One try at a job, as its handler gets it.
@@ -49,7 +47,7 @@ pub struct Attempt {
     /// The right to finish it; [`super::complete::in_transaction`] takes it.
     pub lease: Lease,
     /// Connections to Postgres as `krilin_runtime`.
-    pub pool: PgPool,
+    pub stack: Stack,
     /// Raised when the work is for nothing. When the lease is lost or the worker must stop now, the handler is dropped at
     /// its next await, and only work outside this task (a child, a thread) need listen. When the job was cancelled, the
     /// handler may go on for its policy's `grace`, so one that has to leave something in order should listen.
@@ -60,8 +58,8 @@ pub struct Attempt {
 
 impl Attempt {
     /// Opens a transaction. A database that is away is worth another attempt.
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Failure> {
-        Ok(store::within(self.pool.begin()).await?)
+    pub async fn begin(&self) -> Result<Transaction, Failure> {
+        Ok(self.stack.begin().await?)
     }
 }
 

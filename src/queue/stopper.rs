@@ -5,8 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
-use super::{feed::jittered, lease::Leases, notify::Notices};
-use crate::store::{Error, stops};
+use super::{lease::Leases, notify::Notices};
+use crate::{
+    clock::jittered,
+    store::{Error, stops},
+};
 
 /// The longest time between two looks, and so the longest until a handler knows that its job was cancelled.
 pub const STOP_INTERVAL: Duration = Duration::from_millis(900);

@@ -37,7 +37,7 @@ use crate::{
         id::WorkerId,
         job::{NewJob, Unique},
     },
-    store::{self, workers},
+    store::{self, Stack, workers},
     supervisor::{Part, Supervisor},
 };
 
@@ -145,8 +145,9 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     // A pool hands out its open connections in turn. Claims share theirs with nothing else, and so find it warm.
     let claims = store::beside(pool, connections, &settings);
     let relaxed = store::beside(pool, LOOPS_CONNECTIONS, &settings);
-    for (name, pool) in WORKER_POOLS.into_iter().zip([&durable, &claims, &relaxed]) {
-        queue.metrics().watch_pool(name, pool);
+    let [durable, claims] = [durable, claims].map(|pool| Stack::over(&pool));
+    for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &Stack::over(&relaxed)]) {
+        queue.metrics().watch_pool(name, stack);
     }
     let ground = Ground {
         durable,
@@ -157,7 +158,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         scheduled: Arc::new(Notify::new()),
     };
     queue.notices().listen();
-    let execute = Execute::new(registry, pool, &relaxed, queue.metrics());
+    let execute = Execute::new(registry, queue.stack(), &relaxed, queue.metrics());
     let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
     // All parts are there before the first begins.
     let (pulse, parts) = (options.supervisor.part(), options.lanes.iter().map(|_| options.supervisor.part()));

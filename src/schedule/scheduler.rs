@@ -5,13 +5,7 @@
 //! [`STANDBY`] overdue. Refuses to rely on notices, and to let one schedule stand in the way of the others: one that
 //! cannot be written is parked alone.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -22,6 +16,7 @@ use super::{
     look::{Look, Means},
 };
 use crate::{
+    clock::jittered,
     model::{clock::Clock, id::WorkerId, policy::Policies, schedule::TZDATA},
     store::{
         self, Error, enqueue,
@@ -201,10 +196,4 @@ async fn hear(pool: PgPool, bell: Arc<Notify>) {
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
     }
-}
-
-/// Between three quarters and the whole of `longest`, so that many schedulers do not poll in step.
-fn jittered(longest: Duration) -> Duration {
-    let chance = RandomState::new().hash_one(0_u8) % 1_000;
-    longest * 3 / 4 + longest * u32::try_from(chance).unwrap_or(0) / 4_000
 }

@@ -1,7 +1,7 @@
 //! All SQL, one file per noun, one function per statement.
 //!
 //! Functions take a connection or pool (`impl PgExecutor<'_>` where one statement suffices) and give typed rows or a
-//! [`Error`]. Transactions are opened by `queue`, `apps` and `ctx`, never here. Every wait has a deadline: the pool's for a connection,
+//! [`Error`]. Transactions are opened by `queue`, `apps` and `ctx`, never here, on a [`Stack`]. Every wait has a deadline: the pool's for a connection,
 //! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
 
 pub mod apps;
@@ -21,9 +21,11 @@ pub mod reports;
 pub mod rows;
 pub mod schedules;
 pub mod schema;
+pub mod stack;
 pub mod stops;
 pub mod tables;
 pub mod tokens;
+pub mod transaction;
 pub mod users;
 pub mod why;
 pub mod workers;
@@ -37,6 +39,7 @@ use sqlx::{
 
 use tracing::Instrument;
 
+pub use self::{stack::Stack, transaction::Transaction};
 use crate::model::{
     error::{Code, CtxError},
     job::Failure,

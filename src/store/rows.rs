@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use futures::TryStreamExt;
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, Postgres, Row,
+    AssertSqlSafe, PgConnection, Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -197,12 +197,12 @@ pub async fn find_number(db: &mut PgConnection, statement: Statement) -> Result<
 /// Sets a savepoint, runs the statement, and goes back to the savepoint if Postgres refused it, so that the transaction
 /// stays usable.
 pub async fn read_guarded(db: &mut PgConnection, statement: Statement, bytes_max: usize) -> Result<Read, Error> {
-    let mut savepoint = within(db.begin()).await?;
-    match read(&mut savepoint, statement, false, bytes_max).await {
-        Ok(read) => within(savepoint.commit()).await.map(|()| read),
-        Err(error) => {
-            within(savepoint.rollback()).await?;
-            Err(error)
-        }
-    }
+    within(sqlx::raw_sql("savepoint guarded").execute(&mut *db)).await?;
+    let read = read(db, statement, false, bytes_max).await;
+    let end = match read {
+        Ok(_) => "release savepoint guarded",
+        Err(_) => "rollback to savepoint guarded; release savepoint guarded",
+    };
+    within(sqlx::raw_sql(end).execute(db)).await?;
+    read
 }

@@ -165,7 +165,7 @@ impl Stage {
         Attempt {
             job,
             lease,
-            pool: self.kit.world.pool.clone(),
+            stack: self.queue.stack().clone(),
             cancelled: Cancelled::default(),
             report: Report::default(),
         }

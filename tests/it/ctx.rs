@@ -12,6 +12,7 @@ use krilin::{
         manifest::Manifest,
     },
     sandbox::{Limits, Pool, PoolOptions, Run},
+    store::Stack,
 };
 use serde_json::{Value, json, value::RawValue};
 
@@ -95,7 +96,7 @@ async fn a_replayed_pass_makes_the_same_rows() {
     let mut rows = Vec::new();
     for _ in 0..2 {
         let opening = Opening::new(user, id(), kit::now(), 7);
-        let pass = kit::Pass(Ctx::open(&kit.world.pool, &kit.apps, opening).await.unwrap());
+        let pass = kit::Pass(Ctx::open(&Stack::over(&kit.world.pool), &kit.apps, opening).await.unwrap());
         pass.call("insert", json!(["notes", {"title": "a"}])).await;
         pass.call("insert", json!(["notes", {"title": "b"}])).await;
         rows.push(pass.rows("notes", json!({})).await);
@@ -126,7 +127,8 @@ async fn changing_passes_of_one_installation_wait_for_each_other_and_for_nobody_
     kit.install(other, &notes()).await;
     let first = kit.open(user, &id()).await;
     first.call("insert", json!(["notes", {"title": "a"}])).await;
-    let mut second = Box::pin(Ctx::open(&kit.world.pool, &kit.apps, opening(user, &id())));
+    let stack = Stack::over(&kit.world.pool);
+    let mut second = Box::pin(Ctx::open(&stack, &kit.apps, opening(user, &id())));
     // Reading the installation and another user's changes go on meanwhile.
     let meanwhile = async {
         let reading = kit.reading(user, &id()).await;
@@ -192,7 +194,7 @@ async fn app_code_in_the_sandbox_works_with_its_rows() {
     let pool = Pool::start(PoolOptions { size: 1, ..PoolOptions::of(env!("CARGO_BIN_EXE_krilin")) }).unwrap();
     let opening = opening(user, &id());
     let (now, seed) = (opening.now, opening.seed);
-    let ctx = Ctx::open(&kit.world.pool, &kit.apps, opening).await.unwrap();
+    let ctx = Ctx::open(&Stack::over(&kit.world.pool), &kit.apps, opening).await.unwrap();
     let bundle = Bundle::new("app.js", HANDLERS);
     let input = RawValue::from_string("{}".to_owned()).unwrap();
     let facts = ctx.facts(None);

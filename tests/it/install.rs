@@ -11,7 +11,7 @@ use krilin::{
         id::{AppId, UserId},
         manifest::Manifest,
     },
-    store::installations,
+    store::{Stack, installations},
 };
 use serde_json::{Value, json};
 
@@ -98,10 +98,10 @@ async fn a_pass_needs_an_installation_that_is_active() {
     let (kit, user) = Kit::with(&needy(&json!([]))).await;
     let app: AppId = "dashboard".parse().unwrap();
     let stranger = kit.user("UTC").await;
-    let error = Ctx::open(&kit.world.pool, &kit.apps, opening(stranger, &app)).await.unwrap_err();
+    let error = Ctx::open(&Stack::over(&kit.world.pool), &kit.apps, opening(stranger, &app)).await.unwrap_err();
     assert_eq!(error.code, Code::NotInstalled);
     installations::set_state(&kit.world.pool, user, &app, "paused").await.unwrap();
-    let error = Ctx::open(&kit.world.pool, &kit.apps, opening(user, &app)).await.unwrap_err();
+    let error = Ctx::open(&Stack::over(&kit.world.pool), &kit.apps, opening(user, &app)).await.unwrap_err();
     assert_eq!(error.code, Code::PermissionDenied);
     assert!(error.message.contains("paused"));
     let nobody: AppId = "nobody".parse().unwrap();

@@ -102,7 +102,7 @@ impl Handler for Scripted {
                     .map_err(store::Error::from)?;
                 attempt.report.write_with(&mut *tx, &attempt.lease).await?;
                 complete::in_transaction(&mut tx, &attempt.lease, Some(&result)).await?;
-                store::within(tx.commit()).await?;
+                tx.commit().await?;
             }
             Ok(Outcome::Done(Some(result)))
         })

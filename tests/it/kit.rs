@@ -17,7 +17,7 @@ use krilin::{
         manifest::{self, Format, Manifest},
         user::NewUser,
     },
-    store::users,
+    store::{Stack, users},
 };
 use serde_json::{Value, json};
 
@@ -70,12 +70,12 @@ impl Kit {
 
     /// A changing pass.
     pub async fn open(&self, user: UserId, app: &AppId) -> Pass {
-        Pass(Ctx::open(&self.world.pool, &self.apps, opening(user, app)).await.unwrap())
+        Pass(Ctx::open(&Stack::over(&self.world.pool), &self.apps, opening(user, app)).await.unwrap())
     }
 
     /// A reading pass.
     pub async fn reading(&self, user: UserId, app: &AppId) -> Pass {
-        Pass(ctx::query::open(&self.world.pool, &self.apps, opening(user, app)).await.unwrap())
+        Pass(ctx::query::open(&Stack::over(&self.world.pool), &self.apps, opening(user, app)).await.unwrap())
     }
 }
 

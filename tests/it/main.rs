@@ -58,6 +58,7 @@ mod schedule_doors;
 mod scheduler;
 mod server;
 mod sql_enqueue;
+mod stack;
 mod stops;
 mod storage;
 mod streaks;

@@ -215,12 +215,12 @@ impl Handler for Own {
     fn run(&self, attempt: Attempt) -> BoxFuture<'_, Result<Outcome, Failure>> {
         Box::pin(async move {
             let unavailable = |error: sqlx::Error| Failure::from(store::Error::from(error));
-            let mut tx = attempt.pool.begin().await.map_err(unavailable)?;
+            let mut tx = attempt.begin().await?;
             let effect =
                 sqlx::query("insert into krilin.bench_effects (body) values ($1)").bind(attempt.job.args.get());
             effect.execute(&mut *tx).await.map_err(unavailable)?;
             complete::in_transaction(&mut tx, &attempt.lease, None).await?;
-            tx.commit().await.map_err(unavailable)?;
+            tx.commit().await?;
             self.0.ran();
             Ok(Outcome::Done(None))
         })

@@ -78,6 +78,7 @@ async fn run_on(
     let sandbox = Pool::start(PoolOptions { size: 1, ..PoolOptions::of(program) }).context("starting a sandbox")?;
     let trial = Trial::load(pool.clone(), sandbox, app.manifest.metadata.id.clone(), (&app.code, test)).await?;
     let verdicts = trial.run(each).await;
+    drop(trial);
     pool.close().await;
     Ok(verdicts)
 }

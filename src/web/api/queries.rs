@@ -82,7 +82,7 @@ impl Query<'_> {
         };
         let now = web.clock().now();
         let opening = Opening::new(self.user, self.app.id.clone(), now, self.seed);
-        let ctx = ctx::query::open(web.pool(), web.apps(), opening).await?;
+        let ctx = ctx::query::open(web.queue().stack(), web.apps(), opening).await?;
         // Published anew since the input was checked: the new version's handler runs, if it still has this query.
         let app = ctx.app().clone();
         let action = app.action(self.action)?;

@@ -66,7 +66,7 @@ impl Handler for Effect {
                 sleep(pause("after")).await;
             }
             complete::in_transaction(&mut tx, &attempt.lease, None).await?;
-            store::within(tx.commit()).await?;
+            tx.commit().await?;
             Ok(Outcome::Done(None))
         })
     }

@@ -70,7 +70,7 @@ impl Handler for Insert {
             )
             .await?;
             complete::in_transaction(&mut transaction, &attempt.lease, None).await?;
-            store::within(transaction.commit()).await?;
+            transaction.commit().await?;
             SEEN.one();
             Ok(Outcome::Done(None))
         })

@@ -1,0 +1,156 @@
+//! Connections at hand. A pool tests a connection whenever it comes back, which is a round trip, and hands them out in turn;
+//! a stack keeps those that were answered well, and gives the one that was used last, whose caches are warm. Refuses to
+//! keep what was dropped in the middle of something: that goes back to the pool, which rolls it back and tests it.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::runtime::Handle;
+
+use super::{Error, Transaction, within};
+
+/// How long a connection may lie here before its pool looks at it again: whether it lives too long, and whether it lives.
+const KEPT: Duration = Duration::from_mins(5);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Stack(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    /// At most so many lie here: half of the pool, for it has other guests.
+    most: usize,
+    at_hand: Mutex<Vec<Resting>>,
+}
+
+struct Resting {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Stack {
+    /// Over the connections of `pool`.
+    pub fn over(pool: &PgPool) -> Self {
+        let most = usize::try_from(pool.options().get_max_connections() / 2).unwrap_or(usize::MAX).max(1);
+        Self(Arc::new(Inner { pool: pool.clone(), most, at_hand: Mutex::default() }))
+    }
+
+    /// The pool below, for statements that are rare.
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// How many lie here.
+    pub fn at_hand(&self) -> usize {
+        self.0.at_hand().len()
+    }
+
+    /// A connection for a statement: [`Connection::after`] puts it back.
+    pub async fn take(&self) -> Result<Connection, Error> {
+        let resting = self.0.at_hand().pop();
+        match resting {
+            Some(resting) => Ok(Connection::new(self, resting)),
+            None => self.fresh().await,
+        }
+    }
+
+    /// Opens a transaction. A connection that died while it lay here costs nothing but another try.
+    pub async fn begin(&self) -> Result<Transaction, Error> {
+        self.begin_with("begin").await
+    }
+
+    /// Opens a transaction with a statement of its own.
+    pub async fn begin_with(&self, statement: &'static str) -> Result<Transaction, Error> {
+        loop {
+            let resting = self.0.at_hand().pop();
+            let Some(resting) = resting else { break };
+            match Transaction::begin(Connection::new(self, resting), statement).await {
+                Err(Error::Unavailable(_)) => {}
+                begun => return begun,
+            }
+        }
+        Transaction::begin(self.fresh().await?, statement).await
+    }
+
+    async fn fresh(&self) -> Result<Connection, Error> {
+        let connection = within(self.0.pool.acquire()).await?;
+        Ok(Connection::new(self, Resting { connection, since: Instant::now() }))
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Stack").field("at_hand", &self.at_hand()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn at_hand(&self) -> MutexGuard<'_, Vec<Resting>> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that was taken. Dropped, it goes back to the pool.
+pub struct Connection {
+    stack: Stack,
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Connection {
+    fn new(stack: &Stack, resting: Resting) -> Self {
+        Self { stack: stack.clone(), connection: resting.connection, since: resting.since }
+    }
+
+    /// Puts it back if its statement was answered well; gives the answer.
+    pub fn after<T, E>(self, answer: Result<T, E>) -> Result<T, E> {
+        if answer.is_ok() {
+            self.put_back();
+        }
+        answer
+    }
+
+    pub(super) fn put_back(self) {
+        let Self { stack, connection, since } = self;
+        let mut at_hand = stack.0.at_hand();
+        if since.elapsed() < KEPT && at_hand.len() < stack.0.most {
+            at_hand.push(Resting { connection, since });
+        }
+    }
+
+    /// Rolls back what may be open on it; then it goes to the pool, or is closed.
+    pub(super) fn roll_back(mut self) {
+        // Without a runtime the process ends, and the connection with it.
+        let Ok(runtime) = Handle::try_current() else { return self.connection.close_on_drop() };
+        runtime.spawn(async move {
+            if within(sqlx::raw_sql("rollback").execute(&mut *self.connection)).await.is_err() {
+                self.connection.close_on_drop();
+            }
+        });
+    }
+}
+
+impl Deref for Connection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
