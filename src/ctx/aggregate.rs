@@ -9,7 +9,7 @@ use super::{
     filter::Filter,
     read::{LIMIT_MAX, limit},
     refusal::Problems,
-    table::{Table, expression, options, raw, rendered},
+    table::{Table, options, raw},
 };
 use crate::{
     model::{
@@ -64,7 +64,7 @@ impl Table<'_> {
         }
         let limit = i64::try_from(limit).expect("limits are small");
         statement.push(" limit ").bind(Arg::Int(Some(limit))).push(") r");
-        let read = self.read(statement, false).await?;
+        let read = self.read(statement).await?;
         Ok(raw(format!("[{}]", read.rows.join(","))))
     }
 
@@ -84,7 +84,7 @@ impl Table<'_> {
                     Some(field) if field.ty == Type::Json => {
                         problems.add(pointer, format!("`{name}` cannot be grouped by"));
                     }
-                    Some(field) => columns.add(name, &expression(field, "t.")),
+                    Some(field) => columns.add(name, &expression(field)),
                     None => problems.add(pointer, self.shape.no_such_column(name)),
                 },
                 Value::Object(_) => {
@@ -158,6 +158,23 @@ fn measured(measure: &str, field: &Field) -> Result<String, String> {
             Ok(rendered(field.ty, &format!("{measure}({column})")))
         }
         _ => Err(format!("`{}` has no order", field.name)),
+    }
+}
+
+/// A column as a value that becomes the JSON of `krilin.d.ts`.
+fn expression(field: &Field) -> String {
+    rendered(field.ty, &format!("t.{}", quoted(&field.name)))
+}
+
+/// A value of `ty` as one that becomes the JSON of `krilin.d.ts`.
+fn rendered(ty: Type, value: &str) -> String {
+    match ty {
+        Type::Instant => format!("to_char({value} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
+        Type::Time => {
+            format!("case when extract(second from {value}) = 0 then left({value}::text, 5) else {value}::text end")
+        }
+        Type::Decimal => format!("{value}::text"),
+        _ => value.to_owned(),
     }
 }
 

@@ -38,8 +38,8 @@ impl Table<'_> {
             statement.push(&format!(", {} = ", quoted(&name))).bind_as(arg, field.ty);
         }
         self.this_row(&mut statement, &id, expected);
-        statement.push(&format!(" returning {}", whole_row(&shape, false)));
-        let read = if constrained { self.read_guarded(statement).await? } else { self.read(statement, false).await? };
+        statement.push(" returning ").give(whole_row(&shape, false));
+        let read = if constrained { self.read_guarded(statement).await? } else { self.read(statement).await? };
         let Some(row) = read.rows.into_iter().next() else { return Err(self.why_not(&id, expected).await) };
         if row.len() > ROW_BYTES_MAX * 2 {
             // Many updates of single columns could pile up a row that no insert could make. What is written is written, so
@@ -71,7 +71,7 @@ impl Table<'_> {
         self.this_row(&mut statement, &id, expected);
         statement.push(" returning 'true'");
         let held = self.shape.held && !self.shape.soft_delete;
-        let read = if held { self.read_guarded(statement).await? } else { self.read(statement, false).await? };
+        let read = if held { self.read_guarded(statement).await? } else { self.read(statement).await? };
         if read.rows.is_empty() && expected.is_some() {
             let error = self.why_not(&id, expected).await;
             return if error.code == Code::NotFound { Ok(raw("false".to_owned())) } else { Err(error) };

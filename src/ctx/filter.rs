@@ -200,11 +200,11 @@ impl<'a> Filter<'a> {
             }
             Type::Texts | Type::Integers => {
                 let arg = value::read(field, &elements)?;
-                self.statement.push(column).push(" @> ").bind(arg);
+                self.statement.push(column).push(" @> ").bind_as(arg, field.ty);
             }
             Type::Json => {
                 let arg = value::read(field, value)?;
-                self.statement.push(column).push(" @> ").bind(arg);
+                self.statement.push(column).push(" @> ").bind_as(arg, field.ty);
             }
             _ => return Err(format!("`{}` is neither text, list nor JSON, so `contains` does not apply", field.name)),
         }

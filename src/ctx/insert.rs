@@ -5,6 +5,9 @@
 //! nothing`, and only if every row it points at is there. Then no row back means "refused", and only then is it run again,
 //! plainly, behind a savepoint, to learn which constraint it was. Everything rarer has its savepoint at once.
 
+use std::fmt::Write as _;
+
+use chrono::SubsecRound;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
@@ -52,23 +55,22 @@ impl Table<'_> {
         let row = self.row(data.unwrap_or(&Value::Null), "", &mut problems);
         problems.check(&self.about)?;
         self.demand_room(1).await?;
-        let row = Value::Array(vec![Value::Object(row)]);
         if let Some(OnConflict::Update { set, by }) = &on_conflict {
             let clause = self.update_clause(set, by);
-            let statement = self.insert_statement(row, "", &clause);
+            let statement = self.insert_one(&row, "", &clause);
             return Ok(first(self.read_guarded(statement).await?.rows));
         }
-        let statement = self.insert_statement(row.clone(), &self.parents_exist(), " on conflict do nothing");
-        let read = self.read(statement, false).await?;
+        let statement = self.insert_one(&row, &self.parents_exist(), " on conflict do nothing");
+        let read = self.read(statement).await?;
         if !read.rows.is_empty() {
             return Ok(first(read.rows));
         }
         if matches!(on_conflict, Some(OnConflict::Ignore))
-            && let Some(holder) = self.holder(&row[0]).await?
+            && let Some(holder) = self.holder(&Value::Object(self.to_json(row.clone()))).await?
         {
             return Ok(holder);
         }
-        let plain = self.insert_statement(row, "", "");
+        let plain = self.insert_one(&row, "", "");
         Ok(first(self.read_guarded(plain).await?.rows))
     }
 
@@ -81,26 +83,23 @@ impl Table<'_> {
             return Err(over(format!("{}: at most {ROWS_MAX} rows at once, not {}", self.about, rows.len())));
         }
         let mut problems = Problems::default();
-        let rows: Vec<Value> = rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| Value::Object(self.row(row, &format!("/{index}"), &mut problems)))
-            .collect();
+        let rows: Vec<Vec<Arg>> =
+            rows.iter().enumerate().map(|(index, row)| self.row(row, &format!("/{index}"), &mut problems)).collect();
         problems.check(&self.about)?;
         if rows.is_empty() {
             return Ok(raw(json!({"count": 0, "ids": []}).to_string()));
         }
         self.demand_room(rows.len() as u64).await?;
+        let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(self.to_json(row))).collect();
         let ids: Vec<Value> = rows.iter().map(|row| row["id"].clone()).collect();
-        let mut statement = self.insert_statement(Value::Array(rows), "", "");
-        statement.returning("t.id::text");
-        self.read_guarded(statement).await?;
+        self.read_guarded(self.insert_all(rows)).await?;
         Ok(raw(json!({"count": ids.len(), "ids": ids}).to_string()))
     }
 
-    /// The row to write: what was given, checked, and what was not, filled in.
-    fn row(&mut self, data: &Value, pointer: &str, problems: &mut Problems) -> Map<String, Value> {
-        let mut row = Map::new();
+    /// The row to write: what was given, checked, and what was not, filled in. One value for each writable column; fewer
+    /// only if there is a problem.
+    fn row(&mut self, data: &Value, pointer: &str, problems: &mut Problems) -> Vec<Arg> {
+        let mut row = Vec::new();
         let Some(data) = data.as_object() else {
             problems.add(pointer, "the row must be an object of columns");
             return row;
@@ -117,63 +116,96 @@ impl Table<'_> {
         }
         for field in shape.writable() {
             let accepted = match data.get(&field.name) {
-                Some(given) => value::accept(field, given).map(value::to_json),
+                Some(given) => value::accept(field, given),
                 None => self.filled(field),
             };
-            if let Some(value) = problems.take(&format!("{pointer}/{}", field.name), accepted) {
-                row.insert(field.name.clone(), value);
-            }
+            row.extend(problems.take(&format!("{pointer}/{}", field.name), accepted));
         }
-        if row.values().map(|value| value.to_string().len()).sum::<usize>() > ROW_BYTES_MAX {
+        if row.iter().map(|arg| value::to_json(arg.clone()).to_string().len()).sum::<usize>() > ROW_BYTES_MAX {
             problems.add(pointer, format!("a row may have at most {ROW_BYTES_MAX} bytes"));
         }
         row
     }
 
-    fn filled(&mut self, field: &Field) -> Result<Value, String> {
+    fn filled(&mut self, field: &Field) -> Result<Arg, String> {
         let now = self.world.now;
         Ok(match &field.fill {
-            _ if field.name == "id" => json!(self.pass.chance.id(now)),
-            Fill::Constant(constant) => return value::accept(field, constant).map(value::to_json),
-            Fill::Now if field.ty == Type::Date => json!(self.world.today()),
-            Fill::Now if field.ty == Type::Time => {
-                json!(now.with_timezone(&self.world.zone).format("%H:%M:%S").to_string())
-            }
-            Fill::Now => value::to_json(Arg::Instant(Some(now))),
-            Fill::Today => json!(self.world.today()),
-            Fill::Uuid => json!(self.pass.chance.id(now)),
-            Fill::Nothing if field.nullable => Value::Null,
+            _ if field.name == "id" => Arg::Uuid(Some(self.pass.chance.id(now))),
+            Fill::Constant(constant) => return value::accept(field, constant),
+            // Cut, not rounded, as an instant that is given.
+            Fill::Now => Arg::Instant(Some(now.trunc_subsecs(3))),
+            Fill::Today => Arg::Date(Some(self.world.today())),
+            Fill::Uuid if field.ty == Type::Text => Arg::Text(Some(self.pass.chance.id(now).to_string())),
+            Fill::Uuid => Arg::Uuid(Some(self.pass.chance.id(now))),
+            Fill::Nothing if field.nullable => return value::read(field, &Value::Null),
             Fill::Nothing => return Err(format!("`{}` is missing", field.name)),
         })
     }
 
-    /// One text per table and kind of insert, whatever the rows: `$1` the user, `$2` the instant, `$3` the rows as JSON.
-    fn insert_statement(&self, rows: Value, condition: &str, on_conflict: &str) -> Insert {
-        let fields: Vec<&Field> = self.shape.writable().collect();
-        let list = |write: fn(&Field) -> String| fields.iter().map(|field| write(field)).collect::<Vec<_>>().join(", ");
+    /// A row by the names of its columns, each value as JSON.
+    fn to_json(&self, row: Vec<Arg>) -> Map<String, Value> {
+        let names = self.shape.writable().map(|field| field.name.clone());
+        names.zip(row.into_iter().map(value::to_json)).collect()
+    }
+
+    /// Inserts a row and gives it back. One text per table and kind of insert, whatever the row: `$1` the user, `$2` the
+    /// instant, and then the columns, null among them with its type.
+    fn insert_one(&self, row: &[Arg], condition: &str, on_conflict: &str) -> Statement {
+        let mut text = format!("{} select $1, $2, $2, 1", self.insert_into());
+        for index in 0..row.len() {
+            write!(text, ", {}", self.placeholder(index)).expect("a string takes it");
+        }
+        write!(text, "{condition}{on_conflict} returning ").expect("a string takes it");
+        let args = [self.user(), self.now()].into_iter().chain(row.iter().cloned());
+        let mut statement = Statement::new(text, args.collect());
+        statement.give(whole_row(&self.shape, false));
+        statement
+    }
+
+    /// Inserts any number of rows, with one text per table: `$1` the user, `$2` the instant, `$3` the rows as JSON.
+    fn insert_all(&self, rows: Vec<Value>) -> Statement {
+        let list = |write: fn(&Field) -> String| self.shape.writable().map(write).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "insert into {} as t (user_id, created_at, updated_at, version, {}) \
-             select $1, $2, $2, 1, {} from jsonb_to_recordset($3) as x({}){condition}{on_conflict} returning ",
-            quoted(&self.shape.physical),
-            list(|field| quoted(&field.name)),
+            "{} select $1, $2, $2, 1, {} from jsonb_to_recordset($3) as x({})",
+            self.insert_into(),
             list(|field| format!("x.{}", quoted(&field.name))),
             list(|field| format!("{} {}", quoted(&field.name), sql_type(field.ty))),
         );
-        let args = vec![self.user(), self.now(), Arg::Json(Some(rows))];
-        Insert { text, args, returning: whole_row(&self.shape, false) }
+        Statement::new(text, vec![self.user(), self.now(), Arg::Json(Some(Value::Array(rows)))])
     }
 
-    /// " where" every row pointed at is there, seen by this statement.
+    /// An insert up to its source of rows.
+    fn insert_into(&self) -> String {
+        let names: Vec<String> = self.shape.writable().map(|field| quoted(&field.name)).collect();
+        format!(
+            "insert into {} as t (user_id, created_at, updated_at, version, {})",
+            quoted(&self.shape.physical),
+            names.join(", ")
+        )
+    }
+
+    /// Where the writable column with this index stands in [`Self::insert_one`]. Its type makes it another statement when a
+    /// new version of the app changes it: a connection may have this one prepared, and takes the bytes for the old type's.
+    fn placeholder(&self, index: usize) -> String {
+        let ty = self.shape.writable().nth(index).map_or("text", |field| sql_type(field.ty));
+        format!("${}::{ty}", index + 3)
+    }
+
+    /// " where" every row that the inserted one points at is there, seen by this statement.
     fn parents_exist(&self) -> String {
+        let here = |name: &String| {
+            let index = self.shape.writable().position(|field| field.name == *name);
+            index.map_or_else(|| "null".to_owned(), |index| self.placeholder(index))
+        };
         let terms: Vec<String> = self
             .shape
             .parents
             .iter()
             .map(|parent| {
                 let pairs: Vec<(String, String)> =
-                    parent.columns.iter().zip(&parent.references).map(|(a, b)| (quoted(a), quoted(b))).collect();
-                let unset: Vec<String> = pairs.iter().map(|(here, _)| format!("x.{here} is null")).collect();
-                let same: Vec<String> = pairs.iter().map(|(here, there)| format!("p.{there} = x.{here}")).collect();
+                    parent.columns.iter().zip(&parent.references).map(|(a, b)| (here(a), quoted(b))).collect();
+                let unset: Vec<String> = pairs.iter().map(|(here, _)| format!("{here} is null")).collect();
+                let same: Vec<String> = pairs.iter().map(|(here, there)| format!("p.{there} = {here}")).collect();
                 format!(
                     "({} or exists (select 1 from {} p where p.user_id = $1 and {}))",
                     unset.join(" or "),
@@ -237,9 +269,8 @@ impl Table<'_> {
 
     /// The row that holds a key that `row` wants.
     async fn holder(&mut self, row: &Value) -> Result<Option<Box<RawValue>>, CtxError> {
-        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, false), self.source());
-        let mut statement = Statement::new(text, Vec::new());
-        statement.bind(self.user()).push(" and (false");
+        let mut statement = self.rows();
+        statement.push(" and (false");
         let id = Arg::Uuid(row["id"].as_str().and_then(|id| id.parse().ok()));
         statement.push(" or t.id = ").bind(id.clone());
         for key in &self.shape.keys {
@@ -259,7 +290,7 @@ impl Table<'_> {
         }
         // Two rows may hold a key each; the one with the wanted id is the nearer.
         statement.push(") order by (t.id = ").bind(id).push(") desc, t.id limit 1");
-        let rows = self.read(statement, false).await?.rows;
+        let rows = self.read(statement).await?.rows;
         Ok(rows.into_iter().next().map(raw))
     }
 
@@ -296,25 +327,6 @@ impl Table<'_> {
             return Err(over(message).with_details(json!({"table": table, "limit": max, "rows": there})));
         }
         Ok(())
-    }
-}
-
-/// An insert without what it gives back.
-struct Insert {
-    text: String,
-    args: Vec<Arg>,
-    returning: String,
-}
-
-impl Insert {
-    fn returning(&mut self, expression: &str) {
-        expression.clone_into(&mut self.returning);
-    }
-}
-
-impl From<Insert> for Statement {
-    fn from(insert: Insert) -> Self {
-        Self::new(insert.text + &insert.returning, insert.args)
     }
 }
 

@@ -71,21 +71,12 @@ impl<'a> Order<'a> {
         format!(" order by {}", terms.collect::<Vec<_>>().join(", "))
     }
 
-    /// An expression that gives a row's place as a JSON list of texts.
-    pub(super) fn place(&self) -> String {
-        let terms = self.columns.iter().map(|(field, _)| {
-            let text = format!("t.{}::text", quoted(&field.name));
-            let text = match field.ty {
-                // Every row has its place written, and most types need nothing escaped.
-                Type::Text | Type::Json | Type::Texts | Type::Integers => format!("to_json({text})::text"),
-                _ => format!("'\"' || {text} || '\"'"),
-            };
-            if field.nullable { format!("coalesce({text}, 'null')") } else { text }
-        });
-        format!("('[' || {} || ']')", terms.collect::<Vec<_>>().join(" || ',' || "))
+    /// The columns whose values are a row's place.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'a Field> {
+        self.columns.iter().map(|(field, _)| *field)
     }
 
-    /// The cursor of a row at `place`.
+    /// The cursor of a row at `place`, which is a JSON list of texts.
     pub(super) fn cursor(&self, place: &str) -> String {
         let values: Value = serde_json::from_str(place).unwrap_or(Value::Null);
         hex(&json!({"o": self.signature(), "v": values}).to_string())
@@ -174,13 +165,15 @@ impl Bound<'_> {
     }
 }
 
-/// A value of [`Order::place`] in the spelling that [`value::read`] takes.
+/// A value of a cursor, which are texts all, in the spelling that [`value::read`] takes.
 fn from_text(field: &Field, text: &Value) -> Option<Value> {
     let Some(text) = text.as_str() else { return text.is_null().then_some(Value::Null) };
     let value = match field.ty {
-        Type::Integer | Type::Number => serde_json::from_str(text).ok()?,
+        Type::Integer => text.parse::<i64>().ok()?.into(),
+        // Exactly: JSON's parser may miss the double by its last bit, and the page would begin at the wrong row.
+        Type::Number => text.parse::<f64>().ok().filter(|number| number.is_finite())?.into(),
         Type::Boolean => Value::Bool(text == "true"),
-        // Postgres writes `2026-11-22 17:13:20.123+00`; our connections' zone is UTC.
+        // Cursors of versions before this one hold what Postgres writes: `2026-11-22 17:13:20.123+00`.
         Type::Instant => Value::String(text.replacen(' ', "T", 1).replacen("+00", "Z", 1)),
         _ => Value::String(text.to_owned()),
     };

@@ -1,4 +1,4 @@
-//! `storage.query`, `find_one` and `count`. One statement each; rows come as JSON text and go on as they came.
+//! `storage.query`, `find_one` and `count`. One statement each; rows come as plain columns and go on as JSON text.
 
 use serde_json::{Value, value::RawValue};
 
@@ -6,11 +6,14 @@ use super::{
     filter::Filter,
     order::Order,
     refusal::{Problems, invalid, over},
-    table::{Table, options, raw, row_json, whole_row},
+    table::{Table, options, raw, whole_row},
 };
 use crate::{
     model::{error::CtxError, shape::Field},
-    store::rows::{Arg, Statement},
+    store::{
+        columns::Columns,
+        rows::{Arg, Statement},
+    },
 };
 
 /// The rows of a query that names no limit.
@@ -31,14 +34,15 @@ impl Table<'_> {
         let mut problems = Problems::default();
         let include_deleted = problems.take("/include_deleted", flag(given.get("include_deleted"))).unwrap_or(false);
         let order = Order::parse(&shape, given.get("order_by"), &mut problems);
-        let row = match given.get("select") {
+        let columns = match given.get("select") {
             None | Some(Value::Null) => whole_row(&shape, include_deleted),
-            Some(select) => row_json(self.selected(select, &mut problems).into_iter()),
+            Some(select) => Columns::of(self.selected(select, &mut problems).into_iter()),
         };
-        // Chosen inside, written as JSON outside: Postgres would otherwise write every row that fits before it sorts them.
-        let text =
-            format!("select {row}, {} from (select t.* from {} where t.user_id = ", order.place(), self.source());
-        let mut statement = Statement::new(text, Vec::new());
+        let columns = columns.with_place_of(limit - 1, order.fields());
+        // What is computed is computed around the choice: Postgres would otherwise do so for all rows before it sorts them.
+        let (begin, end) = if columns.computed() { ("(select t.* from ", ") t") } else { ("", "") };
+        let mut statement = Statement::new("select ", Vec::new());
+        statement.give(columns).push(" from ").push(begin).push(&self.source()).push(" where t.user_id = ");
         statement.bind(self.user()).push(self.alive(include_deleted));
         Filter::new(&shape, &mut statement, &mut problems).and(given.get("where"), "/where");
         self.search(given.get("search"), &mut statement, &mut problems);
@@ -48,14 +52,13 @@ impl Table<'_> {
         problems.check(&self.about)?;
         // One more than asked for tells whether there is a next page.
         let one_more = i64::try_from(limit + 1).expect("limits are small");
-        statement.push(&order.clause()).push(" limit ").bind(Arg::Int(Some(one_more))).push(") t");
-        let mut read = self.read(statement, true).await?;
-        let next = if read.rows.len() > limit {
-            read.rows.truncate(limit);
-            Value::String(order.cursor(&read.places[limit - 1]))
-        } else {
-            Value::Null
+        statement.push(&order.clause()).push(" limit ").bind(Arg::Int(Some(one_more))).push(end);
+        let mut read = self.read(statement).await?;
+        let next = match read.place {
+            Some(place) if read.rows.len() > limit => Value::String(order.cursor(&place)),
+            _ => Value::Null,
         };
+        read.rows.truncate(limit);
         Ok(raw(format!("{{\"rows\":[{}],\"next\":{next}}}", read.rows.join(","))))
     }
 
@@ -65,27 +68,27 @@ impl Table<'_> {
             let message = "needs a condition, such as { id }; a member that is undefined counts as absent";
             return Err(invalid(&self.about, "", message));
         }
-        let text = format!("select {} from {} where t.user_id = ", whole_row(&self.shape, false), self.source());
-        let mut statement = self.filtered(text, condition)?;
+        let mut statement = self.rows();
+        self.filter(&mut statement, condition)?;
         statement.push(" limit 1");
-        let read = self.read(statement, false).await?;
+        let read = self.read(statement).await?;
         Ok(raw(read.rows.into_iter().next().unwrap_or_else(|| "null".to_owned())))
     }
 
     /// `count(table, where)` gives a number.
     pub(super) async fn count(&mut self, condition: Option<&Value>) -> Result<Box<RawValue>, CtxError> {
         let text = format!("select count(*) from {} where t.user_id = ", self.source());
-        let statement = self.filtered(text, condition)?;
+        let mut statement = Statement::new(text, Vec::new());
+        statement.bind(self.user());
+        self.filter(&mut statement, condition)?;
         Ok(raw(self.number(statement).await?.to_string()))
     }
 
-    fn filtered(&self, text: String, condition: Option<&Value>) -> Result<Statement, CtxError> {
+    fn filter(&self, statement: &mut Statement, condition: Option<&Value>) -> Result<(), CtxError> {
         let mut problems = Problems::default();
-        let mut statement = Statement::new(text, Vec::new());
-        statement.bind(self.user()).push(self.alive(false));
-        Filter::new(&self.shape, &mut statement, &mut problems).and(condition, "");
-        problems.check(&self.about)?;
-        Ok(statement)
+        statement.push(self.alive(false));
+        Filter::new(&self.shape, statement, &mut problems).and(condition, "");
+        problems.check(&self.about)
     }
 
     fn selected(&self, select: &Value, problems: &mut Problems) -> Vec<&Field> {

@@ -9,13 +9,10 @@ use super::{
     refusal::{invalid, of_store, over},
 };
 use crate::{
-    model::{
-        error::CtxError,
-        near,
-        shape::{Field, Shape, Type},
-    },
+    model::{error::CtxError, near, shape::Shape},
     store::{
         self,
+        columns::Columns,
         rows::{Arg, Read, Statement, quoted},
     },
 };
@@ -51,22 +48,28 @@ impl Table<'_> {
         Arg::Instant(Some(self.world.now))
     }
 
+    /// A statement that selects whole rows of the user. Conditions may follow.
+    pub(super) fn rows(&self) -> Statement {
+        let mut statement = Statement::new("select ", Vec::new());
+        statement.give(whole_row(&self.shape, false)).push(" from ").push(&self.source()).push(" where t.user_id = ");
+        statement.bind(self.user());
+        statement
+    }
+
     /// `t.deleted_at is null`, where that means something and deleted rows are not asked for.
     pub(super) fn alive(&self, include_deleted: bool) -> &'static str {
         if self.shape.soft_delete && !include_deleted { " and t.deleted_at is null" } else { "" }
     }
 
     /// Reads rows; they count towards the pass.
-    pub(super) async fn read(&mut self, statement: impl Into<Statement>, placed: bool) -> Result<Read, CtxError> {
-        let statement = statement.into();
-        let result = store::rows::read(&mut self.pass.transaction, statement, placed, RESULT_BYTES_MAX).await;
+    pub(super) async fn read(&mut self, statement: Statement) -> Result<Read, CtxError> {
+        let result = store::rows::read(&mut self.pass.transaction, statement, RESULT_BYTES_MAX).await;
         let read = self.unbroken(result)?;
         self.counted(read)
     }
 
     /// The same behind a savepoint, so that a refused constraint leaves the transaction usable.
-    pub(super) async fn read_guarded(&mut self, statement: impl Into<Statement>) -> Result<Read, CtxError> {
-        let statement = statement.into();
+    pub(super) async fn read_guarded(&mut self, statement: Statement) -> Result<Read, CtxError> {
         let result = store::rows::read_guarded(&mut self.pass.transaction, statement, RESULT_BYTES_MAX).await;
         match result {
             Err(error) if error.constraint().is_some() || error.is_data_exception() => {
@@ -110,50 +113,9 @@ impl Table<'_> {
     }
 }
 
-/// The row as JSON text with these columns. Written out column by column: `row_to_json` looks every type up again for every
-/// row, which costs twice as much as the row.
-pub(super) fn row_json<'a>(fields: impl Iterator<Item = &'a Field>) -> String {
-    let columns: Vec<String> = fields
-        .map(|field| {
-            let name = Value::String(field.name.clone()).to_string().replace('\'', "''");
-            let value = json_text(field.ty, &expression(field, "t."));
-            let value = if field.nullable { format!("coalesce({value}, 'null')") } else { value };
-            format!("{name}:' || {value}")
-        })
-        .collect();
-    format!("('{{{} || '}}')", columns.join(" || ',"))
-}
-
-/// JSON text of a value that [`rendered`] gives.
-fn json_text(ty: Type, value: &str) -> String {
-    match ty {
-        Type::Integer | Type::Boolean | Type::Json => format!("{value}::text"),
-        Type::Uuid | Type::Date => format!("'\"' || {value}::text || '\"'"),
-        Type::Time | Type::Instant | Type::Decimal => format!("'\"' || {value} || '\"'"),
-        Type::Text | Type::Number | Type::Texts | Type::Integers => format!("to_json({value})::text"),
-    }
-}
-
 /// The row as an author sees it when they do not choose columns.
-pub(super) fn whole_row(shape: &Shape, include_deleted: bool) -> String {
-    row_json(shape.fields.iter().filter(|field| include_deleted || field.name != "deleted_at"))
-}
-
-/// A column as a value that becomes the JSON of `krilin.d.ts`.
-pub(super) fn expression(field: &Field, prefix: &str) -> String {
-    rendered(field.ty, &format!("{prefix}{}", quoted(&field.name)))
-}
-
-/// A value of `ty` as one that becomes the JSON of `krilin.d.ts`.
-pub(super) fn rendered(ty: Type, value: &str) -> String {
-    match ty {
-        Type::Instant => format!("to_char({value} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
-        Type::Time => {
-            format!("case when extract(second from {value}) = 0 then left({value}::text, 5) else {value}::text end")
-        }
-        Type::Decimal => format!("{value}::text"),
-        _ => value.to_owned(),
-    }
+pub(super) fn whole_row(shape: &Shape, include_deleted: bool) -> Columns {
+    Columns::of(shape.fields.iter().filter(|field| include_deleted || field.name != "deleted_at"))
 }
 
 /// The options of a call: an object with known keys, or nothing.
@@ -176,7 +138,7 @@ pub(super) fn options<'v>(
     }
 }
 
-/// JSON text as a result. Postgres wrote it, or we did.
+/// JSON text as a result. The store wrote it, or Postgres.
 pub(super) fn raw(text: String) -> Box<RawValue> {
-    RawValue::from_string(text).expect("Postgres writes JSON")
+    RawValue::from_string(text).expect("what is written is JSON")
 }

@@ -19,8 +19,8 @@ pub struct Call {
     pub args: Vec<Value>,
 }
 
-/// What a call came to. Results are JSON text: most come from Postgres as text and go to the sandbox as text, so nothing
-/// in between need parse them.
+/// What a call came to. Results are JSON text: rows are written as text once, where they are read, and go to the sandbox as
+/// text, so nothing in between need parse them.
 pub type Settled = Result<Box<RawValue>, CtxError>;
 
 /// How much a log line matters.

@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod children;
+pub mod columns;
 pub mod dead;
 pub mod enqueue;
 pub mod fires;

@@ -11,7 +11,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{Error, within};
+use super::{Error, columns::Columns, within};
 use crate::model::shape::Type;
 
 /// A value to bind.
@@ -53,6 +53,13 @@ pub enum Arg {
     Instants(Vec<DateTime<Utc>>),
 }
 
+impl Arg {
+    fn is_list(&self) -> bool {
+        let some = matches!(self, Self::Texts(_) | Self::Ints(_) | Self::Floats(_) | Self::Bools(_) | Self::Uuids(_));
+        some || matches!(self, Self::Dates(_) | Self::Times(_) | Self::Instants(_))
+    }
+}
+
 /// The name of a column type in Postgres.
 pub fn sql_type(ty: Type) -> &'static str {
     match ty {
@@ -71,22 +78,30 @@ pub fn sql_type(ty: Type) -> &'static str {
     }
 }
 
-/// A statement that grows: its text and what is bound to it.
+/// A statement that grows: its text, what is bound to it, and what it gives back.
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
     text: String,
     args: Vec<Arg>,
+    columns: Option<Columns>,
 }
 
 impl Statement {
     /// A statement that begins with `text` and has `args` bound as `$1`, `$2`, …
     pub fn new(text: impl Into<String>, args: Vec<Arg>) -> Self {
-        Self { text: text.into(), args }
+        Self { text: text.into(), args, columns: None }
     }
 
     /// Adds text. Must not hold anything an author typed.
     pub fn push(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
+        self
+    }
+
+    /// Adds the list of `columns`: they make the rows. Without it, the rows are JSON text that the statement gives.
+    pub fn give(&mut self, columns: Columns) -> &mut Self {
+        self.text.push_str(&columns.sql());
+        self.columns = Some(columns);
         self
     }
 
@@ -98,15 +113,12 @@ impl Statement {
         self
     }
 
-    /// Adds a placeholder for `arg` where a value of `ty` is wanted.
+    /// Adds a placeholder for `arg` where a value of `ty` is wanted, or a list of such. It names the type: a decimal is
+    /// bound as text, and any column may change its type with a new version of the app. A connection that has the statement
+    /// prepared from before would take the bytes for the old type's; with the type in it, it is another statement.
     pub fn bind_as(&mut self, arg: Arg, ty: Type) -> &mut Self {
-        let list = matches!(arg, Arg::Texts(_)) && ty != Type::Texts;
-        self.bind(arg);
-        match (ty, list) {
-            (Type::Decimal, false) => self.push("::numeric"),
-            (Type::Decimal, true) => self.push("::numeric[]"),
-            _ => self,
-        }
+        let list = arg.is_list() && !matches!(ty, Type::Texts | Type::Integers);
+        self.bind(arg).push("::").push(sql_type(ty)).push(if list { "[]" } else { "" })
     }
 
     /// The text so far.
@@ -150,32 +162,37 @@ fn bound(query: Query<'static, Postgres, PgArguments>, arg: Arg) -> Query<'stati
 /// What a statement that reads rows came to.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// The first column of each row: the row as JSON text.
+    /// The rows as JSON text.
     pub rows: Vec<String>,
-    /// The second column of each row, where there is one: its place in the order, as JSON text.
-    pub places: Vec<String>,
+    /// Where the row stands whose place was wanted, if there was such a row: a JSON list of texts.
+    pub place: Option<String>,
     /// Whether `rows` stops early because the bytes allowed were used up.
     pub cut: bool,
 }
 
-/// Runs a statement whose rows are JSON text and stops past `bytes_max` bytes of it. With `placed`, a second column says
-/// where the row stands in the order.
-pub async fn read(db: &mut PgConnection, statement: Statement, placed: bool, bytes_max: usize) -> Result<Read, Error> {
+/// Runs a statement and stops past `bytes_max` bytes of JSON text.
+pub async fn read(db: &mut PgConnection, mut statement: Statement, bytes_max: usize) -> Result<Read, Error> {
     within(async {
         let mut read = Read::default();
         let mut bytes = 0;
+        let columns = statement.columns.take();
         let mut rows = statement.query().fetch(db);
         while let Some(row) = rows.try_next().await? {
-            let text: String = row.try_get(0)?;
+            let text: String = match &columns {
+                Some(columns) => columns.json(&row)?,
+                None => row.try_get(0)?,
+            };
             bytes += text.len();
             if bytes > bytes_max {
                 read.cut = true;
                 break;
             }
-            read.rows.push(text);
-            if placed {
-                read.places.push(row.try_get(1)?);
+            if let Some(columns) = &columns
+                && let Some(place) = columns.place(read.rows.len(), &row)?
+            {
+                read.place = Some(place);
             }
+            read.rows.push(text);
         }
         Ok(read)
     })
@@ -198,7 +215,7 @@ pub async fn find_number(db: &mut PgConnection, statement: Statement) -> Result<
 /// stays usable.
 pub async fn read_guarded(db: &mut PgConnection, statement: Statement, bytes_max: usize) -> Result<Read, Error> {
     within(sqlx::raw_sql("savepoint guarded").execute(&mut *db)).await?;
-    let read = read(db, statement, false, bytes_max).await;
+    let read = read(db, statement, bytes_max).await;
     let end = match read {
         Ok(_) => "release savepoint guarded",
         Err(_) => "rollback to savepoint guarded; release savepoint guarded",

@@ -2,11 +2,13 @@
 
 use krilin::{
     apps::{Error, publish::Options},
+    ctx::Ctx,
     model::{error::Code, id::AppId, manifest::Manifest},
+    store::{self, Stack},
 };
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, app, manifest};
+use crate::kit::{self, Kit, app, manifest};
 
 const ADDITIVE: Options = Options { dry_run: false, allow_older: false };
 const DRY: Options = Options { dry_run: true, allow_older: false };
@@ -165,6 +167,30 @@ async fn what_loses_data_is_refused_unless_it_is_named() {
     let pass = kit.open(user, &id()).await;
     let row = pass.rows("notes", json!({})).await.remove(0);
     assert_eq!((&row["title"], &row["n"], row.get("gone")), (&json!("T"), &Value::Null, None));
+}
+
+#[tokio::test]
+async fn a_connection_that_knows_the_old_type_of_a_column_reads_and_writes_the_new_one() {
+    let (kit, user) = Kit::with(&notes("1.0.0", &json!({"n": "integer", "m": "integer"}))).await;
+    // One connection for both versions: what it has prepared for the first must not serve the second.
+    let stack = Stack::over(&store::beside(&kit.world.pool, 1, &[]));
+    let versions = [("1.0.0", "integer", json!(3)), ("1.1.0", "number", json!(4.5))];
+    for (before, (version, ty, n)) in versions.into_iter().enumerate() {
+        kit.publish(&notes(version, &json!({"n": ty, "m": "integer"}))).await;
+        let pass = kit::Pass(Ctx::open(&stack, &kit.apps, kit::opening(user, &id())).await.unwrap());
+        assert_eq!(pass.0.app().version, version);
+        let row = pass.call("insert", json!(["notes", {"n": n, "m": 1}])).await;
+        assert_eq!(row["n"], n);
+        assert_eq!(pass.call("update", json!(["notes", row["id"], {"n": n}])).await["n"], n);
+        for condition in [json!({"n": n}), json!({"n": {"in": [n]}}), json!({"n": {"gte": n}, "id": row["id"]})] {
+            assert_eq!(pass.call("find_one", json!(["notes", condition])).await["id"], row["id"], "{condition}");
+        }
+        let page = pass.call("query", json!(["notes", {"order_by": {"n": "desc"}, "limit": 1}])).await;
+        assert_eq!(page["rows"][0]["id"], row["id"]);
+        let rest = json!({"order_by": {"n": "desc"}, "after": page["next"]});
+        assert_eq!(pass.rows("notes", rest).await.len(), if page["next"].is_null() { before + 1 } else { before });
+        pass.commit().await;
+    }
 }
 
 #[tokio::test]

@@ -119,6 +119,46 @@ async fn pages_follow_each_other_through_ties_and_nulls() {
 }
 
 #[tokio::test]
+async fn a_page_begins_exactly_where_the_one_before_ended_whatever_is_selected() {
+    let schema = json!({
+        "t": "text", "i": "integer", "n": "number", "d": "decimal", "b": "boolean", "day": "date", "at": "time",
+        "stamp": "datetime", "made": "uuid"
+    });
+    let (kit, user) = Kit::with(&app("notes", "1.0.0", &json!([{"name": "notes", "schema": schema}]))).await;
+    let pass = kit.open(user, &"notes".parse().unwrap()).await;
+    let rows: Vec<Value> = (0..20)
+        .map(|n| match n {
+            13 => json!({}),
+            _ => json!({
+                "t": format!("\"{}\\\n", n % 7), "i": (n % 5) * 1_000_000_000_000_i64, "n": f64::from(i32::try_from(n).unwrap()).exp() / 3.0 - 9.0,
+                "d": format!("{}.{}0", n % 3, n), "b": n % 2 == 0, "day": format!("2026-02-{:02}", 1 + n % 9),
+                "at": format!("20:30:{:02}", n % 4), "stamp": format!("2026-01-01T00:00:00.{n:03}Z"),
+                "made": format!("0199b0a5-0000-7000-8000-0000000000{:02}", n % 6)
+            }),
+        })
+        .collect();
+    pass.call("insert_many", json!(["notes", rows])).await;
+    for column in schema.as_object().unwrap().keys().map(String::as_str).chain(["created_at", "version", "id"]) {
+        for (direction, select) in [("asc", json!(["id"])), ("desc", json!([column, "d"]))] {
+            let query = json!({"order_by": {column: direction}, "select": select});
+            let whole = pass.rows("notes", query.clone()).await;
+            let (mut paged, mut after) = (Vec::new(), Value::Null);
+            while paged.is_empty() || !after.is_null() {
+                let mut query = query.clone();
+                query["limit"] = json!(3);
+                query["after"] = after;
+                let page = pass.call("query", json!(["notes", query])).await;
+                paged.extend(page["rows"].as_array().unwrap().clone());
+                after = page["next"].clone();
+                assert!(paged.len() <= 20, "{column} {direction}: {paged:?}");
+            }
+            assert_eq!(paged, whole, "{column} {direction}");
+            assert_eq!(paged[0].as_object().unwrap().len(), if select[1] == "d" && column != "d" { 2 } else { 1 });
+        }
+    }
+}
+
+#[tokio::test]
 async fn aggregates_group_by_column_and_by_the_users_days() {
     let manifest = app(
         "log",
