@@ -185,6 +185,7 @@ async fn a_connection_that_knows_the_old_type_of_a_column_reads_and_writes_the_n
         for condition in [json!({"n": n}), json!({"n": {"in": [n]}}), json!({"n": {"gte": n}, "id": row["id"]})] {
             assert_eq!(pass.call("find_one", json!(["notes", condition])).await["id"], row["id"], "{condition}");
         }
+        assert_eq!(pass.call("count", json!(["notes", {"n": n}])).await, 1);
         let page = pass.call("query", json!(["notes", {"order_by": {"n": "desc"}, "limit": 1}])).await;
         assert_eq!(page["rows"][0]["id"], row["id"]);
         let rest = json!({"order_by": {"n": "desc"}, "after": page["next"]});

@@ -1,9 +1,12 @@
-//! `ctx.storage` as a reader sees it: conditions, pages, groups.
+//! `ctx.storage` as a reader sees it: values, conditions, pages, groups.
 
 use krilin::model::error::Code;
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, app};
+use crate::{
+    kit::{Kit, app},
+    storage::everything,
+};
 
 #[tokio::test]
 async fn where_compares_combines_and_negates() {
@@ -117,6 +120,65 @@ async fn pages_follow_each_other_through_ties_and_nulls() {
         assert_eq!(refused.0, Code::ValidationFailed);
     }
 }
+
+#[tokio::test]
+async fn rows_come_back_alike_however_they_were_written_and_as_postgres_would_write_them() {
+    let (kit, user) = Kit::with(&everything()).await;
+    let pass = kit.open(user, &"all-types".parse().unwrap()).await;
+    let rows = [
+        json!({"a_string": "\u{1}\t\u{7f}\u{2028}", "a_number": 5, "a_decimal": "0.50", "a_time": "00:00:01",
+            "a_json": "\"text\"", "a_strings": [], "a_integers": [], "stamp": "0001-01-01T00:00:00.000Z"}),
+        json!({"a_number": -1.5e-9, "a_integer": -9_007_199_254_740_992_i64, "a_date": "0001-01-01", "a_boolean": true,
+            "a_json": [], "a_strings": ["null", "{,}", "\"\\"], "stamp": "9999-12-31T23:59:59.999Z"}),
+        json!({"a_number": 1.797e308, "a_date": "9999-12-31", "a_json": {"z": {"a": 1.50}, "b": "\\"}, "a_time": "23:59"}),
+        json!({"a_json": null, "tags": null, "a_number": 1_234_567_890_123_456_789_i64}),
+    ];
+    let mut single = Vec::new();
+    for row in &rows {
+        let written = pass.call("insert", json!(["things", row])).await;
+        for (name, value) in row.as_object().unwrap() {
+            let same =
+                if value.is_number() { written[name].as_f64() == value.as_f64() } else { written[name] == *value };
+            assert!(same, "{name}: {value} became {}", written[name]);
+        }
+        single.push(written);
+    }
+    pass.call("insert_many", json!(["things", rows])).await;
+    pass.commit().await;
+
+    let pass = kit.reading(user, &"all-types".parse().unwrap()).await;
+    let stored = pass.rows("things", json!({"order_by": {"id": "asc"}})).await;
+    assert_eq!(stored[..4], single);
+    for (one, other) in stored[..4].iter().zip(&stored[4..]) {
+        let given = |row: &Value| {
+            let members = row.as_object().unwrap().iter().filter(|(name, _)| !["id", "made"].contains(&name.as_str()));
+            members.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(given(one), given(other));
+    }
+    let mut transaction = pass.0.end().unwrap().transaction;
+    let theirs: Vec<String> = sqlx::query_scalar(BY_POSTGRES).fetch_all(&mut *transaction).await.unwrap();
+    for (ours, theirs) in stored.iter().zip(&theirs) {
+        let theirs: Value = serde_json::from_str(theirs).unwrap();
+        for (name, value) in theirs.as_object().unwrap() {
+            assert_eq!(&ours[name], value, "{name}");
+        }
+    }
+    assert_eq!(theirs.len(), 8);
+}
+
+const BY_POSTGRES: &str = r#"
+select row_to_json(r)::text
+from (
+    select id, a_string, a_text, a_integer, a_number, a_decimal::text, a_boolean, a_date, a_json, a_uuid, a_strings,
+        a_integers, made, tags, version,
+        case when extract(second from a_time) = 0 then left(a_time::text, 5) else a_time::text end as a_time,
+        to_char(a_datetime at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as a_datetime,
+        to_char(stamp at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as stamp,
+        to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as created_at
+    from "app_all-types_things" things
+    order by things.id
+) r"#;
 
 #[tokio::test]
 async fn a_page_begins_exactly_where_the_one_before_ended_whatever_is_selected() {
