@@ -9,7 +9,7 @@ use super::worker::Lane;
 
 /// What is claimed beyond a lane's prefetch is about to begin within this time. A claim finds several jobs at little more
 /// than the cost of one.
-const AHEAD: Duration = Duration::from_millis(25);
+const AHEAD: Duration = Duration::from_millis(40);
 /// The rate is reckoned anew after so long.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -56,7 +56,7 @@ mod tests {
         let (lane, mut pace) = (Lane::new("test", 8), Pace::default());
         let mut now = pace.since;
         assert_eq!(pace.ahead(&lane), 8);
-        for (ended_in_window, ahead) in [(50, 12), (1_000, 16), (10, 8), (0, 8)] {
+        for (ended_in_window, ahead) in [(50, 20), (1_000, 32), (10, 8), (0, 8)] {
             now += WINDOW;
             pace.ended(ended_in_window, now);
             assert_eq!(pace.ahead(&lane), ahead, "{ended_in_window} jobs in {WINDOW:?}");

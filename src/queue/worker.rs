@@ -76,7 +76,7 @@ pub struct Lane {
 impl Lane {
     /// A lane that runs `concurrency` jobs at once, with as many claimed ahead.
     pub fn new(queue: &str, concurrency: usize) -> Self {
-        Self { queue: queue.to_owned(), concurrency, prefetch: concurrency, batch: 2 * concurrency }
+        Self { queue: queue.to_owned(), concurrency, prefetch: concurrency, batch: 4 * concurrency }
     }
 
     /// At this many unstarted jobs the next are claimed.
