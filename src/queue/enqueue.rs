@@ -66,6 +66,8 @@ pub(super) struct Enqueuer {
 #[derive(Clone)]
 struct Inserter {
     stack: Stack,
+    /// Commits here do not wait for the disk.
+    relaxed: Stack,
     notices: Notices,
     metrics: Metrics,
 }
@@ -74,7 +76,10 @@ impl Enqueuer {
     pub(super) fn new(stack: &Stack, clock: Arc<dyn Clock>, policies: Policies, parts: (Notices, Metrics)) -> Self {
         let (callers, inbox) = mpsc::channel(BACKLOG);
         let gather = Gather::new(inbox);
-        let inserter = Inserter { stack: stack.clone(), notices: parts.0, metrics: parts.1 };
+        let trips = u32::try_from(TRIPS).expect("a few");
+        let relaxed = Stack::over(&store::beside(stack.pool(), trips, &[("synchronous_commit", "off")]));
+        parts.1.watch_pool("awaited", &relaxed);
+        let inserter = Inserter { stack: stack.clone(), relaxed, notices: parts.0, metrics: parts.1 };
         for _ in 0..TRIPS {
             tokio::spawn(coalesce(gather.clone(), inserter.clone()));
         }
@@ -236,7 +241,10 @@ impl Inserter {
         if rows.is_empty() {
             return;
         }
-        match self.insert(&rows).await {
+        // Who waits for the end has nothing of the enqueue before it, and what comes later in Postgres' log is on the disk no
+        // sooner than what came first.
+        let stack = if rows.iter().all(|row| row.awaited) { &self.relaxed } else { &self.stack };
+        match insert(stack, &rows).await {
             Ok(()) => {
                 self.metrics.enqueued(rows.len());
                 let due_now = rows.iter().filter(|row| row.is_due());
@@ -252,12 +260,6 @@ impl Inserter {
                 }
             }
         }
-    }
-
-    async fn insert(&self, rows: &[&NewRow]) -> Result<(), store::Error> {
-        let mut db = self.stack.take().await?;
-        let inserted = enqueue::insert(&mut *db, rows).await;
-        db.after(inserted)
     }
 
     /// A key that stands for another request is the error of its caller alone.
@@ -314,7 +316,7 @@ impl Inserter {
     /// All or none.
     async fn all(&self, rows: &[NewRow]) -> Result<Vec<Enqueued>, Error> {
         if rows.iter().all(|row| !row.is_keyed()) {
-            self.insert(&with_all_below(rows)).await?;
+            insert(&self.stack, &with_all_below(rows)).await?;
             return Ok(rows.iter().map(|row| Enqueued::new(row.id)).collect());
         }
         let mut meetings = 0;
@@ -336,6 +338,12 @@ impl Inserter {
         self.metrics.enqueued(done.iter().filter(|done| done.created()).count());
         self.notices.ready(due(rows, done));
     }
+}
+
+async fn insert(stack: &Stack, rows: &[&NewRow]) -> Result<(), store::Error> {
+    let mut db = stack.take().await?;
+    let inserted = enqueue::insert(&mut *db, rows).await;
+    db.after(inserted)
 }
 
 /// What each of the callers is told whose insert failed as one.

@@ -169,7 +169,8 @@ impl Queue {
         Self(Arc::new(Inner { stack, clock, policies, enqueuer, notices, waiters, lookout, outlooks, metrics }))
     }
 
-    /// Makes a job durable; returns after its commit. Callers at the same time share one.
+    /// Makes a job durable; returns after its commit. Callers at the same time share one. An `awaited` job is durable once
+    /// it has ended; who does not wait so long and promises it to somebody calls [`Self::sync`] first.
     pub async fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
         self.0.enqueuer.one(job).await
     }
@@ -296,6 +297,11 @@ impl Queue {
             Ok(None) => Error::NotFound,
             Err(error) => error,
         }
+    }
+
+    /// What this process has committed is on Postgres' disk when this returns.
+    pub async fn sync(&self) -> Result<(), Error> {
+        Ok(jobs::sync(self.0.stack.pool()).await?)
     }
 
     /// Waits until the job has ended, at most `timeout` (and [`WAIT_MAX`]); gives it as it then is. Quick only for jobs

@@ -10,6 +10,13 @@ use crate::model::{
     policy::PRIORITY_MAX,
 };
 
+/// Returns when what was committed before, by whomever, is on the disk: a message in Postgres' log that nobody reads, and a
+/// commit that waits for it.
+pub async fn sync(db: impl PgExecutor<'_>) -> Result<(), Error> {
+    within(sqlx::query("select pg_logical_emit_message(true, 'krilin', '')").execute(db)).await?;
+    Ok(())
+}
+
 /// Makes scheduled jobs whose time has come ready, at most `limit`; gives the queues they wait in, a name per job.
 /// Rides on `jobs_scheduled_idx`.
 pub async fn promote(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<String>, Error> {

@@ -279,6 +279,10 @@ impl Order<'_> {
             },
             None => None,
         };
+        // A job that is done is durable, and so is one for whose end nobody waits. Any other answer promises that it is there.
+        if self.wishes.wait.is_some() && view.as_ref().is_none_or(|job| job.state != State::Done) {
+            self.web.queue().sync().await.map_err(|error| Problem::from(error).with_job(job_id))?;
+        }
         let response = match view {
             Some(job) if job.state == State::Done => answer(StatusCode::OK, &JobAnswer { job })?,
             Some(job) if job.state.is_final() => {

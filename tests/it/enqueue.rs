@@ -1,6 +1,6 @@
 //! Enqueuing: what is durable when the call returns, in which order it runs, and what is refused.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use krilin::{
@@ -10,7 +10,8 @@ use krilin::{
         id::UserId,
         job::{Enqueued, NewJob, State},
     },
-    queue::{ARGS_MAX_BYTES, Error, Filter, worker::Lane},
+    queue::{ARGS_MAX_BYTES, Error, Filter, Queue, worker::Lane},
+    store,
 };
 use serde_json::json;
 
@@ -147,4 +148,24 @@ async fn users_see_their_own_jobs_page_by_page() {
     assert!(kit.queue.get(mine[0], Some(bob)).await.unwrap().is_none());
     assert!(matches!(kit.queue.cancel(mine[0], Some(bob)).await, Err(Error::NotFound)));
     assert!(SystemClock.now() > rest[1].created_at);
+}
+
+#[tokio::test]
+async fn what_an_awaited_job_was_promised_on_is_on_the_disk() {
+    let kit = Kit::new().await;
+    // As in production; the cluster of the tests waits for no disk.
+    let pool = store::beside(&kit.world.pool, 4, &[("synchronous_commit", "on")]);
+    let queue = Queue::new(&pool, Arc::new(SystemClock), kit.queue.policies().clone());
+    let job = NewJob { awaited: true, ..job(BATCH, json!({})) };
+    let enqueued = queue.enqueue(job).await.unwrap();
+    assert_eq!(kit.state(enqueued.job_id).await.state, State::Pending);
+    let written: String =
+        sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(&kit.world.pool).await.unwrap();
+    queue.sync().await.unwrap();
+    let flushed: bool = sqlx::query_scalar("select pg_current_wal_flush_lsn() >= $1::pg_lsn")
+        .bind(written)
+        .fetch_one(&kit.world.pool)
+        .await
+        .unwrap();
+    assert!(flushed);
 }
