@@ -265,7 +265,8 @@ impl Feeder {
         let turn = if limit > 0 { self.turns.next() } else { None };
         // Two statements side by side, on two of Postgres' processes: neither needs what the other comes to.
         let (begun, floor) = (Instant::now(), self.floor.next());
-        let (found, claimed) = futures::future::join(self.end(), self.take(limit, turn, floor)).await;
+        let both = Box::pin(futures::future::join(self.end(), self.take(limit, turn, floor)));
+        let (found, claimed) = both.await;
         let ended = found.map(|found| {
             let endings = mem::take(&mut self.kept.endings);
             self.ended(&endings, found);

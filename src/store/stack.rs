@@ -98,13 +98,13 @@ impl Inner {
 /// A connection that was taken. Dropped, it goes back to the pool.
 pub struct Connection {
     stack: Stack,
-    connection: PoolConnection<Postgres>,
+    pooled: PoolConnection<Postgres>,
     since: Instant,
 }
 
 impl Connection {
     fn new(stack: &Stack, resting: Resting) -> Self {
-        Self { stack: stack.clone(), connection: resting.connection, since: resting.since }
+        Self { stack: stack.clone(), pooled: resting.connection, since: resting.since }
     }
 
     /// Puts it back if its statement was answered well; gives the answer.
@@ -116,20 +116,20 @@ impl Connection {
     }
 
     pub(super) fn put_back(self) {
-        let Self { stack, connection, since } = self;
+        let Self { stack, pooled, since } = self;
         let mut at_hand = stack.0.at_hand();
         if since.elapsed() < KEPT && at_hand.len() < stack.0.most {
-            at_hand.push(Resting { connection, since });
+            at_hand.push(Resting { connection: pooled, since });
         }
     }
 
     /// Rolls back what may be open on it; then it goes to the pool, or is closed.
     pub(super) fn roll_back(mut self) {
         // Without a runtime the process ends, and the connection with it.
-        let Ok(runtime) = Handle::try_current() else { return self.connection.close_on_drop() };
+        let Ok(runtime) = Handle::try_current() else { return self.pooled.close_on_drop() };
         runtime.spawn(async move {
-            if within(sqlx::raw_sql("rollback").execute(&mut *self.connection)).await.is_err() {
-                self.connection.close_on_drop();
+            if within(sqlx::raw_sql("rollback").execute(&mut *self.pooled)).await.is_err() {
+                self.pooled.close_on_drop();
             }
         });
     }
@@ -139,13 +139,13 @@ impl Deref for Connection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.connection
+        &self.pooled
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
+        &mut self.pooled
     }
 }
 
