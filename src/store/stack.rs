@@ -1,6 +1,6 @@
 //! Connections at hand. A pool tests a connection whenever it comes back, which is a round trip, and hands them out in turn;
 //! a stack keeps those that were answered well, and gives the one that was used last, whose caches are warm. Refuses to
-//! keep what was dropped in the middle of something: that goes back to the pool, which rolls it back and tests it.
+//! keep one for which others may wait, and one that was dropped in the middle of something: those go back to the pool.
 
 use std::{
     fmt,
@@ -117,6 +117,11 @@ impl Connection {
 
     pub(super) fn put_back(self) {
         let Self { stack, pooled, since } = self;
+        let pool = &stack.0.pool;
+        // Who waits for a connection waits at the pool: where it has none left, this one is for them.
+        if pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections() {
+            return;
+        }
         let mut at_hand = stack.0.at_hand();
         if since.elapsed() < KEPT && at_hand.len() < stack.0.most {
             at_hand.push(Resting { connection: pooled, since });

@@ -38,11 +38,34 @@ async fn a_pool_has_half_of_its_connections_for_others() {
     }
     for connection in taken {
         connection.after(Ok::<_, Error>(())).unwrap();
+        until(async || (world.pool.num_idle() > 0).then_some(())).await;
     }
     assert_eq!(stack.at_hand(), 4);
     let mut others = Vec::new();
     for _ in 0..4 {
         others.push(world.pool.acquire().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_gets_the_next_connection() {
+    let world = World::new().await;
+    let stack = Stack::over(&world.pool);
+    let mut taken = Vec::new();
+    for _ in 0..world.pool.options().get_max_connections() {
+        taken.push(stack.take().await.unwrap());
+    }
+    for _ in 0..20 {
+        let (waiter, guest) = (stack.take(), world.pool.acquire());
+        let free = async {
+            tokio::task::yield_now().await;
+            for connection in taken.drain(..2) {
+                connection.after(Ok::<_, Error>(())).unwrap();
+            }
+        };
+        let (waited, guest, ()) = tokio::join!(waiter, guest, free);
+        drop(guest.unwrap());
+        taken.extend([waited.unwrap(), stack.take().await.unwrap()]);
     }
 }
 
