@@ -56,14 +56,14 @@ async fn whoever_waits_gets_the_next_connection() {
         taken.push(stack.take().await.unwrap());
     }
     for _ in 0..20 {
-        let (waiter, guest) = (stack.take(), world.pool.acquire());
+        let (next, guest) = (stack.take(), world.pool.acquire());
         let free = async {
             tokio::task::yield_now().await;
             for connection in taken.drain(..2) {
                 connection.after(Ok::<_, Error>(())).unwrap();
             }
         };
-        let (waited, guest, ()) = tokio::join!(waiter, guest, free);
+        let (waited, guest, ()) = tokio::join!(next, guest, free);
         drop(guest.unwrap());
         taken.extend([waited.unwrap(), stack.take().await.unwrap()]);
     }
