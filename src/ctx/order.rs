@@ -173,8 +173,6 @@ fn from_text(field: &Field, text: &Value) -> Option<Value> {
         // Exactly: JSON's parser may miss the double by its last bit, and the page would begin at the wrong row.
         Type::Number => text.parse::<f64>().ok().filter(|number| number.is_finite())?.into(),
         Type::Boolean => Value::Bool(text == "true"),
-        // Cursors of versions before this one hold what Postgres writes: `2026-11-22 17:13:20.123+00`.
-        Type::Instant => Value::String(text.replacen(' ', "T", 1).replacen("+00", "Z", 1)),
         _ => Value::String(text.to_owned()),
     };
     value::read(field, &value).is_ok().then_some(value)

@@ -1,8 +1,9 @@
 //! All SQL, one file per noun, one function per statement.
 //!
 //! Functions take a connection or pool (`impl PgExecutor<'_>` where one statement suffices) and give typed rows or a
-//! [`Error`]. Transactions are opened by `queue`, `apps` and `ctx`, never here, on a [`Stack`]. Every wait has a deadline: the pool's for a connection,
-//! Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres no longer answers.
+//! [`Error`]. Transactions are opened by `queue`, `apps` and `ctx`, on a [`Stack`], never here. Every wait has a deadline:
+//! the pool's for a connection, Postgres' own `statement_timeout` for a statement, and [`within`] for the case that Postgres
+//! no longer answers.
 
 pub mod apps;
 pub mod children;

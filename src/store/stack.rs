@@ -1,6 +1,6 @@
-//! Connections at hand. A pool tests a connection whenever it comes back, which is a round trip, and hands them out in turn;
-//! a stack keeps those that were answered well, and gives the one that was used last, whose caches are warm. Refuses to
-//! keep one for which others may wait, and one that was dropped in the middle of something: those go back to the pool.
+//! Connections at hand. A pool tests a connection whenever it comes back, which is a round trip; a stack keeps those that
+//! were answered well, and gives the one that was used last, so that no more are in use than are needed. Refuses to keep
+//! one for which others may wait, and one that was dropped in the middle of something: those go back to the pool.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use super::{Error, Transaction, within};
 
-/// How long a connection may lie here before its pool looks at it again: whether it lives too long, and whether it lives.
+/// A connection that is put back later than this after its pool gave it goes there: the pool looks how old it is.
 const KEPT: Duration = Duration::from_mins(5);
 
 /// Cheap to clone.

@@ -1,6 +1,6 @@
 //! Connections at hand: what is kept, what is not, and that nothing open outlives whoever dropped it.
 
-use krilin::store::{self, Error, Stack};
+use krilin::store::{self, Error, Stack, stack::Connection};
 use sqlx::PgConnection;
 
 use crate::{
@@ -10,6 +10,14 @@ use crate::{
 
 async fn pid(db: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()").fetch_one(db).await.unwrap()
+}
+
+async fn take_all(world: &World, stack: &Stack) -> Vec<Connection> {
+    let mut taken = Vec::new();
+    for _ in 0..world.pool.options().get_max_connections() {
+        taken.push(stack.take().await.unwrap());
+    }
+    taken
 }
 
 #[tokio::test]
@@ -32,10 +40,7 @@ async fn the_connection_used_last_is_used_next() {
 async fn a_pool_has_half_of_its_connections_for_others() {
     let world = World::new().await;
     let stack = Stack::over(&world.pool);
-    let mut taken = Vec::new();
-    for _ in 0..world.pool.options().get_max_connections() {
-        taken.push(stack.take().await.unwrap());
-    }
+    let taken = take_all(&world, &stack).await;
     for connection in taken {
         connection.after(Ok::<_, Error>(())).unwrap();
         until(async || (world.pool.num_idle() > 0).then_some(())).await;
@@ -51,10 +56,7 @@ async fn a_pool_has_half_of_its_connections_for_others() {
 async fn whoever_waits_gets_the_next_connection() {
     let world = World::new().await;
     let stack = Stack::over(&world.pool);
-    let mut taken = Vec::new();
-    for _ in 0..world.pool.options().get_max_connections() {
-        taken.push(stack.take().await.unwrap());
-    }
+    let mut taken = take_all(&world, &stack).await;
     for _ in 0..20 {
         let (next, guest) = (stack.take(), world.pool.acquire());
         let free = async {
