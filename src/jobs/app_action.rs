@@ -129,7 +129,7 @@ impl AppAction {
                 cancelled: attempt.cancelled.clone(),
             }),
         };
-        let (value, ended) = self.pass(&attempt.stack, &request).await?;
+        let (value, ended) = self.pass(&attempt.relaxed, &request).await?;
         let mut transaction = ended.transaction;
         attempt.report.write_with(&mut *transaction, &attempt.lease).await?;
         complete::in_transaction(&mut transaction, &attempt.lease, Some(&value)).await?;

@@ -87,6 +87,7 @@ pub(super) struct Execute(Arc<Inner>);
 struct Inner {
     registry: Registry,
     stack: Stack,
+    relaxed: Stack,
     meters: BTreeMap<String, Meters>,
     /// Writes reports beside the handlers' transactions, even when these hold every connection of `stack`.
     reports: PgPool,
@@ -111,12 +112,17 @@ impl tower::Service<Task<Work>> for Execute {
 }
 
 impl Execute {
-    /// Runs the kinds of `registry`, whose handlers get `stack`; reports go through `reports`.
-    pub(super) fn new(registry: &Registry, stack: &Stack, reports: &PgPool, metrics: &Metrics) -> Self {
+    /// Runs the kinds of `registry`, whose handlers get `stack` and `relaxed`; reports go through `reports`.
+    pub(super) fn new(
+        registry: &Registry,
+        (stack, relaxed): (&Stack, &Stack),
+        reports: &PgPool,
+        metrics: &Metrics,
+    ) -> Self {
         let meters = registry.iter().map(|(name, kind)| (name.to_owned(), metrics.of_kind(name, &kind.policy.queue)));
         let meters = meters.collect();
-        let (registry, stack, reports) = (registry.clone(), stack.clone(), reports.clone());
-        Self(Arc::new(Inner { registry, stack, meters, reports }))
+        let (registry, stack, relaxed, reports) = (registry.clone(), stack.clone(), relaxed.clone(), reports.clone());
+        Self(Arc::new(Inner { registry, stack, relaxed, meters, reports }))
     }
 }
 
@@ -162,8 +168,8 @@ impl Inner {
             return verdict;
         }
         let report = Report::default();
-        let (stack, told) = (self.stack.clone(), report.clone());
-        let attempt = Attempt { job, lease, stack, cancelled: cancelled.clone(), report: told };
+        let (stack, relaxed, told) = (self.stack.clone(), self.relaxed.clone(), report.clone());
+        let attempt = Attempt { job, lease, stack, relaxed, cancelled: cancelled.clone(), report: told };
         let verdict = self.watch(kind, attempt, stop).await;
         if !matches!(verdict, Verdict::Committed | Verdict::Lost) {
             report.finish(&self.reports, &lease).await;

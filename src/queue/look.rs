@@ -1,8 +1,9 @@
-//! Looks at jobs for those who wait. Callers who look at the same time share one statement. Refuses more of them than
-//! [`BACKLOG`].
+//! Looks at jobs for those who wait. Callers who look at the same time share one statement, and one wait for the disk: an
+//! end is told once it is there. Refuses more of them than [`BACKLOG`].
 
 use std::collections::HashMap;
 
+use sqlx::PgExecutor;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -10,8 +11,11 @@ use super::{
     gather::{Gather, TRIPS},
 };
 use crate::{
-    model::{id::JobId, job::JobView},
-    store::{self, Stack, history},
+    model::{
+        id::JobId,
+        job::{JobView, State},
+    },
+    store::{self, Stack, history, jobs},
 };
 
 /// The most callers that wait for the statement before theirs.
@@ -73,6 +77,20 @@ async fn share(gather: Gather<Caller>, stack: Stack) {
 
 async fn find(stack: &Stack, ids: &[JobId]) -> Result<Vec<JobView>, store::Error> {
     let mut db = stack.take().await?;
-    let found = history::find_many(&mut *db, ids).await;
+    let found = async {
+        let found = history::find_many(&mut *db, ids).await?;
+        keep(&mut *db, &found).await?;
+        Ok(found)
+    };
+    let found = found.await;
     db.after(found)
+}
+
+/// Returns when the ends of `jobs` are on the disk: an action's commit does not wait for it, so whoever tells of it does.
+pub(super) async fn keep(db: impl PgExecutor<'_>, jobs: &[JobView]) -> Result<(), store::Error> {
+    let ends = jobs.iter().filter(|job| job.state == State::Done).filter_map(|job| job.finished_at);
+    match ends.max() {
+        Some(latest) => jobs::sync_ends(db, latest).await,
+        None => Ok(()),
+    }
 }

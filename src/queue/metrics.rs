@@ -113,8 +113,8 @@ impl Loop {
     }
 }
 
-/// The pools of a worker: the connections that end jobs, those that claim, those of the loops beside.
-pub(super) const WORKER_POOLS: [&str; 3] = ["endings", "claims", "loops"];
+/// The pools of a worker: the connections that end jobs, those that claim, those of actions, those of the loops beside.
+pub(super) const WORKER_POOLS: [&str; 4] = ["endings", "claims", "actions", "loops"];
 
 /// A sort of histogram with its constructor.
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;

@@ -48,6 +48,9 @@ pub struct Attempt {
     pub lease: Lease,
     /// Connections to Postgres as `krilin_runtime`.
     pub stack: Stack,
+    /// The same, but their commits do not wait for the disk: for an end that is committed with what it did. A power cut takes
+    /// back both or neither, and the job runs again; the queue tells nobody of it before it is on the disk.
+    pub relaxed: Stack,
     /// Raised when the work is for nothing. When the lease is lost or the worker must stop now, the handler is dropped at
     /// its next await, and only work outside this task (a child, a thread) need listen. When the job was cancelled, the
     /// handler may go on for its policy's `grace`, so one that has to leave something in order should listen.

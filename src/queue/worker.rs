@@ -145,8 +145,10 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     // A pool hands out its open connections in turn. Claims share theirs with nothing else, and so find it warm.
     let claims = store::beside(pool, connections, &settings);
     let relaxed = store::beside(pool, LOOPS_CONNECTIONS, &settings);
-    let [durable, claims] = [durable, claims].map(|pool| Stack::over(&pool));
-    for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &Stack::over(&relaxed)]) {
+    // An action's statements are not the queue's: they are planned as everywhere else.
+    let actions = store::beside(pool, pool.options().get_max_connections(), &settings[KERNEL.len()..]);
+    let [durable, claims, actions] = [durable, claims, actions].map(|pool| Stack::over(&pool));
+    for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &actions, &Stack::over(&relaxed)]) {
         queue.metrics().watch_pool(name, stack);
     }
     let ground = Ground {
@@ -158,7 +160,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         scheduled: Arc::new(Notify::new()),
     };
     queue.notices().listen();
-    let execute = Execute::new(registry, queue.stack(), &relaxed, queue.metrics());
+    let execute = Execute::new(registry, (queue.stack(), &actions), &relaxed, queue.metrics());
     let (mut monitor, mut drains) = (Monitor::new(), Vec::new());
     // All parts are there before the first begins.
     let (pulse, parts) = (options.supervisor.part(), options.lanes.iter().map(|_| options.supervisor.part()));

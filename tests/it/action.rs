@@ -13,13 +13,14 @@ use krilin::{
         policy::Policy,
     },
     queue::{
-        Queue,
+        Filter, Queue,
         lease::Cancelled,
         registry::{Attempt, Handler, Registry},
         report::Report,
         worker::{self, Lane, Worker, WorkerOptions},
     },
     sandbox::{Pool, PoolOptions},
+    store,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -166,10 +167,36 @@ impl Stage {
             job,
             lease,
             stack: self.queue.stack().clone(),
+            relaxed: self.queue.stack().clone(),
             cancelled: Cancelled::default(),
             report: Report::default(),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_when_it_is_on_the_disk() {
+    let stage = Stage::new().await;
+    let worker = stage.worker();
+    // As in production; the cluster of the tests waits for no disk.
+    let pool = store::beside(&stage.kit.world.pool, 4, &[("synchronous_commit", "on")]);
+    let teller = Queue::new(&pool, Arc::new(SystemClock), stage.queue.policies().clone());
+    for look in ["get", "list", "wait"] {
+        let id = stage.enqueue("increment").await;
+        stage.ended(id).await;
+        let end = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text");
+        let end: String = end.fetch_one(&stage.kit.world.pool).await.unwrap();
+        let told = match look {
+            "get" => teller.get(id, None).await.unwrap(),
+            "list" => teller.list(&Filter::default(), None, 1).await.unwrap().pop(),
+            _ => teller.wait(id, PATIENCE).await.unwrap(),
+        };
+        assert_eq!(told.unwrap().state, State::Done);
+        let flushed = sqlx::query_scalar("select pg_current_wal_flush_lsn() >= $1::pg_lsn").bind(end);
+        let flushed: bool = flushed.fetch_one(&stage.kit.world.pool).await.unwrap();
+        assert!(flushed, "{look}");
+    }
+    assert!(worker.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
