@@ -373,12 +373,16 @@ function extend({ last, length, best }, periods) {
 /** The periods in which enough of `days` lie, ascending. @param {Rhythm} rhythm @param {krilin.IsoDate[]} days ascending */
 function kept_periods(rhythm, days) {
   const needed = rhythm.frequency === "weekly" ? rhythm.weekly_target : 1;
-  const done = new Map();
-  for (const day of days.filter((day) => counts(rhythm, day))) {
+  const kept = [];
+  let last = NaN, done = 0;
+  for (const day of days) {
+    if (!counts(rhythm, day)) continue;
     const n = period(rhythm, day);
-    done.set(n, (done.get(n) ?? 0) + 1);
+    done = n === last ? done + 1 : 1;
+    last = n;
+    if (done === needed) kept.push(n);
   }
-  return [...done].filter(([, days_done]) => days_done >= needed).map(([n]) => n);
+  return kept;
 }
 
 /** The number of the period that holds `day`; a weekend holds none of the weekdays' and gets the coming Monday's. @param {Rhythm} rhythm @param {krilin.IsoDate} day */
