@@ -389,6 +389,25 @@ begin
     cost_max := least(settings.rate_units, settings.user_rate_units, settings.key_rate_units, case when share is not null then greatest(floor(share), 1) end);
     has_users := exists (select from krilin.queue_users u where u.queue = of_queue);
     has_keys := exists (select from krilin.queue_keys k where k.queue = of_queue);
+    -- Where nothing that this claim may take can reach a limit, it takes as if there were none; unless that costs too much.
+    if room = most and coalesce(units >= most, true) and not has_users and not has_keys and settings.max_running_per_key is null
+        and settings.user_rate_units is null and settings.key_rate_units is null
+        and coalesce(settings.max_running_per_user - most >= (
+            select count(*) from krilin.jobs j where j.state = 'running' and j.queue = of_queue and j.user_id is not null), true)
+    then
+        select p.* into picked, next_turn, next_left, more, held from krilin.pick_freely(of_queue, most, turn, turn_left) p;
+        if units is not null then
+            units_taken := coalesce(
+                (select sum(least(coalesce(j.cost, 1), cost_max)) from krilin.jobs j where j.ctid = any (picked)), 0);
+        end if;
+        if coalesce(units_taken <= units, true) then
+            if units_taken > 0 and settings.rate_exact then
+                perform krilin.spend(of_queue, '', units_taken, settings.rate_period, moment);
+            end if;
+            return;
+        end if;
+        picked := '{}'; next_turn := turn; next_left := turn_left; more := false; held := false; units_taken := 0;
+    end if;
 
     for who in
         select t.nth, t.line, coalesce(u.weight, 1) as weight, coalesce(u.max_running, settings.max_running_per_user) as max_running,

@@ -125,11 +125,12 @@ pub struct Worker {
 const LOOPS_CONNECTIONS: u32 = 4;
 
 /// Session settings of the queue's own connections. Its statements ride on indexes whose rows come and go by the
-/// thousand; a plan cached while the table was empty must not be a scan of the whole.
-const KERNEL: [(&str, &str); 5] = [
+/// thousand; a plan cached while the table was empty must not be a scan of the whole, nor sort what an index has in order.
+pub const KERNEL: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
     ("jit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
 ];

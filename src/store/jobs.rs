@@ -20,9 +20,8 @@ pub async fn sync(db: impl PgExecutor<'_>) -> Result<(), Error> {
 /// The same where jobs ended at `finished_at` or before, and quick where that is long ago: Postgres writes what nobody waits
 /// for within three times its `wal_writer_delay`, which is ten seconds at most.
 pub async fn sync_ends(db: impl PgExecutor<'_>, finished_at: DateTime<Utc>) -> Result<(), Error> {
-    let statement = sqlx::query(
-        "select pg_logical_emit_message(true, 'krilin', '') where $1 > krilin.now() - interval '1 minute'",
-    );
+    let statement =
+        sqlx::query("select pg_logical_emit_message(true, 'krilin', '') where $1 > krilin.now() - interval '1 minute'");
     within(statement.bind(finished_at).execute(db)).await?;
     Ok(())
 }

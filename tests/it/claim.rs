@@ -1,7 +1,7 @@
 //! Claiming and ending: what is enqueued is run, in its order, once, and lies in the history afterwards.
 
-use krilin::model::job::State;
-use serde_json::json;
+use krilin::{model::job::State, queue::worker, store};
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::{
@@ -79,4 +79,24 @@ async fn a_plan_made_over_an_emptied_queue_looks_each_job_up_by_its_key() {
         assert!(!looks.is_empty(), "{}", plan.join("\n"));
         assert!(looks.iter().all(|lines| lines[1].contains("Index Cond: (id = ")), "{}", plan.join("\n"));
     }
+}
+
+#[tokio::test]
+async fn a_plan_made_over_an_emptied_queue_takes_a_users_jobs_in_the_order_of_their_index() {
+    let world = World::new().await;
+    let mut admin = admin_of(&world).await;
+    let fill = "insert into krilin.jobs (id, user_id, kind, queue, args, state, priority, max_attempts, run_at, created_at)
+                select gen_random_uuid(), '00000000-0000-0000-0000-000000000001', 'k', 'q', '{}', 'ready', 0, 3, krilin.now(),
+                    krilin.now()
+                from generate_series(1, 50000)";
+    for statement in [fill, "analyze krilin.jobs", "delete from krilin.jobs", "vacuum krilin.jobs", fill] {
+        sqlx::raw_sql(statement).execute(&mut admin).await.unwrap();
+    }
+    let queues_own = store::beside(&world.pool, 1, &worker::KERNEL);
+    let explain =
+        "explain (analyze, buffers, format json) select * from krilin.pick('q', 32, krilin.line(null), 0, null)";
+    let explained: Value = sqlx::query_scalar(explain).fetch_one(&queues_own).await.unwrap();
+    let pages = |name: &str| explained[0]["Plan"][name].as_u64().unwrap();
+    let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
+    assert!(read < 2_000, "{read} pages read for 32 of 50,000 jobs");
 }

@@ -316,3 +316,19 @@ async fn a_rate_that_workers_keep_by_themselves_is_kept() {
     assert_eq!(kit.count("select count(*) from krilin.job_history").await, 8);
     assert_eq!(kit.count("select count(*) from krilin.rate_spent").await, 0);
 }
+
+#[tokio::test]
+async fn a_claim_that_no_limit_can_stop_spends_of_the_rate_all_the_same() {
+    let kit = Kit::new().await;
+    let rate = json!({"units": 10, "period": "1h"});
+    set(&kit, json!({"max_running": 50, "max_running_per_user": 20, "rate": rate})).await;
+    kit.queue.enqueue_many((0..12).map(|n| of(user(1 + n % 2))).collect()).await.unwrap();
+    let spent = "select coalesce(sum(units), 0)::bigint from krilin.rate_spent";
+    assert_eq!(claim(&kit, 6).await.len(), 6);
+    assert_eq!(kit.count(spent).await, 6);
+    // Four units are left: enough for four jobs, but not for four of these.
+    sqlx::query("update krilin.jobs set cost = 2 where state = 'ready'").execute(&kit.world.pool).await.unwrap();
+    assert_eq!(claim(&kit, 4).await.len(), 2);
+    assert_eq!(kit.count(spent).await, 10);
+    assert!(claim(&kit, 4).await.is_empty());
+}
