@@ -34,6 +34,8 @@ const QUEUES_PER_NOTICE: usize = 100;
 /// work in every process that listens, and what is announced together is looked at together.
 const NOTICE_GAP: Duration = Duration::from_millis(4);
 const NOTICE_GAP_LONGEST: Duration = Duration::from_millis(16);
+/// It is a flood when news comes oftener than this.
+const FLOOD: Duration = Duration::from_millis(2);
 /// The longest silence before the listening connection is tried.
 const QUIET: Duration = Duration::from_secs(20);
 /// Waits between attempts to listen again.
@@ -44,6 +46,8 @@ const RECONNECT_LONGEST: Duration = Duration::from_secs(3);
 struct Unsent {
     queues: BTreeSet<String>,
     finished: Vec<JobId>,
+    /// Of how many jobs there is news.
+    jobs: u32,
 }
 
 /// Sends and receives the notices of one process. Cheap to clone.
@@ -87,6 +91,7 @@ impl Notices {
     pub(super) fn ready<'a>(&self, queues: impl IntoIterator<Item = &'a str>) {
         let mut unsent = self.0.unsent();
         for queue in queues {
+            unsent.jobs = unsent.jobs.saturating_add(1);
             self.0.wake_lanes(Some(queue));
             if !unsent.queues.contains(queue) {
                 unsent.queues.insert(queue.to_owned());
@@ -100,6 +105,7 @@ impl Notices {
     pub(super) fn finished(&self, ids: impl IntoIterator<Item = JobId>) {
         let mut unsent = self.0.unsent();
         for id in ids {
+            unsent.jobs = unsent.jobs.saturating_add(1);
             self.0.waiters.finished(id);
             if unsent.finished.len() < FINISHED_MAX {
                 unsent.finished.push(id);
@@ -153,6 +159,11 @@ impl Notices {
     }
 }
 
+/// The gap after one in which there was news of so many jobs.
+fn next_gap(gap: Duration, jobs: u32) -> Duration {
+    if FLOOD.saturating_mul(jobs) > gap { (gap * 2).min(NOTICE_GAP_LONGEST) } else { NOTICE_GAP }
+}
+
 impl Inner {
     fn wake_lanes(&self, queue: Option<&str>) {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,9 +198,7 @@ impl Inner {
             self.metrics.notice_sent();
         }
         tokio::time::sleep(gap).await;
-        let unsent = self.unsent();
-        let quiet = unsent.queues.is_empty() && unsent.finished.is_empty();
-        if quiet { NOTICE_GAP } else { (gap * 2).min(NOTICE_GAP_LONGEST) }
+        next_gap(gap, self.unsent().jobs)
     }
 
     async fn notify(&self, jobs: &str, finished: &str) -> Result<(), store::Error> {
@@ -220,6 +229,21 @@ impl Inner {
                     self.wake_lanes(Some(name));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gap_between_notices_grows_in_a_flood_alone() {
+        // Jobs in each gap one after the other, and the gap that follows.
+        let mut gap = NOTICE_GAP;
+        for (jobs, millis) in [(0, 4), (1, 4), (2, 4), (3, 8), (5, 16), (9, 16), (8, 4), (u32::MAX / 2, 8)] {
+            gap = next_gap(gap, jobs);
+            assert_eq!(gap, Duration::from_millis(millis), "{jobs} jobs");
         }
     }
 }
