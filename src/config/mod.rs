@@ -136,9 +136,10 @@ impl From<Place> for String {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// The most connections of one `krilin serve`.
+    /// The most connections of one `krilin serve` for requests; some more are for what it does by itself.
     pub serve_connections: u32,
-    /// The most connections of one `krilin work`.
+    /// The most connections of one `krilin work` for its jobs; actions have as many beside as can run at once, at most this
+    /// number again, and the queue some more.
     pub work_connections: u32,
 }
 

@@ -147,7 +147,9 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let claims = store::beside(pool, connections, &settings);
     let relaxed = store::beside(pool, LOOPS_CONNECTIONS, &settings);
     // An action's statements are not the queue's: they are planned as everywhere else.
-    let actions = store::beside(pool, pool.options().get_max_connections(), &settings[KERNEL.len()..]);
+    let at_once = options.lanes.iter().map(|lane| lane.concurrency).sum::<usize>().saturating_add(1);
+    let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(pool.options().get_max_connections());
+    let actions = store::beside(pool, at_once, &settings[KERNEL.len()..]);
     let [durable, claims, actions] = [durable, claims, actions].map(|pool| Stack::over(&pool));
     for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &actions, &Stack::over(&relaxed)]) {
         queue.metrics().watch_pool(name, stack);
