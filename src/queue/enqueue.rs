@@ -77,7 +77,7 @@ impl Enqueuer {
         let (callers, inbox) = mpsc::channel(BACKLOG);
         let gather = Gather::new(inbox);
         let trips = u32::try_from(TRIPS).expect("a few");
-        let relaxed = Stack::over(&store::beside(stack.pool(), trips, &[("synchronous_commit", "off")]));
+        let relaxed = Stack::over(&store::beside(stack.pool(), trips, &store::RELAXED));
         parts.1.watch_pool("awaited", &relaxed);
         let inserter = Inserter { stack: stack.clone(), relaxed, notices: parts.0, metrics: parts.1 };
         for _ in 0..TRIPS {

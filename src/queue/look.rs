@@ -79,7 +79,7 @@ async fn find(stack: &Stack, ids: &[JobId]) -> Result<Vec<JobView>, store::Error
     let mut db = stack.take().await?;
     let found = async {
         let found = history::find_many(&mut *db, ids).await?;
-        keep(&mut *db, &found).await?;
+        wait_for_disk(&mut *db, &found).await?;
         Ok(found)
     };
     let found = found.await;
@@ -87,7 +87,7 @@ async fn find(stack: &Stack, ids: &[JobId]) -> Result<Vec<JobView>, store::Error
 }
 
 /// Returns when the ends of `jobs` are on the disk: an action's commit does not wait for it, so whoever tells of it does.
-pub(super) async fn keep(db: impl PgExecutor<'_>, jobs: &[JobView]) -> Result<(), store::Error> {
+pub(super) async fn wait_for_disk(db: impl PgExecutor<'_>, jobs: &[JobView]) -> Result<(), store::Error> {
     let ends = jobs.iter().filter(|job| job.state == State::Done).filter_map(|job| job.finished_at);
     match ends.max() {
         Some(latest) => jobs::sync_ends(db, latest).await,

@@ -202,14 +202,14 @@ impl Queue {
     /// The job `id`; only if it is `user_id`'s, where one is given.
     pub async fn get(&self, id: JobId, user_id: Option<UserId>) -> Result<Option<JobView>, Error> {
         let found = history::find(self.0.stack.pool(), id, user_id).await?;
-        look::keep(self.0.stack.pool(), found.as_slice()).await?;
+        look::wait_for_disk(self.0.stack.pool(), found.as_slice()).await?;
         Ok(found)
     }
 
     /// Jobs, newest first, at most `limit` (and [`PAGE_MAX`]); with the last one's id as `before` the next page.
     pub async fn list(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<JobView>, Error> {
         let found = history::list(self.0.stack.pool(), filter, before, i64::from(limit.min(PAGE_MAX))).await?;
-        look::keep(self.0.stack.pool(), &found).await?;
+        look::wait_for_disk(self.0.stack.pool(), &found).await?;
         Ok(found)
     }
 

@@ -71,7 +71,7 @@ impl Notices {
     pub(super) fn new(pool: &PgPool, waiters: Waiters, metrics: Metrics) -> Self {
         let origin = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         // Losing a notice's commit is harmless, so it need not wait for the disk.
-        let pool = store::beside(pool, 2, &[("synchronous_commit", "off")]);
+        let pool = store::beside(pool, 2, &store::RELAXED);
         let stack = Stack::over(&pool);
         metrics.watch_pool("notices", &stack);
         Self(Arc::new(Inner {

@@ -140,16 +140,15 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let id = WorkerId::new(queue.clock());
     // One for each lane, and one more, so that a pool of which all are busy is a sign of trouble.
     let connections = u32::try_from(options.lanes.len()).unwrap_or(u32::MAX).saturating_add(1);
-    let mut settings = KERNEL.to_vec();
-    let durable = store::beside(pool, connections, &settings);
-    settings.push(("synchronous_commit", "off"));
+    let durable = store::beside(pool, connections, &KERNEL);
+    let settings = [KERNEL.as_slice(), &store::RELAXED].concat();
     // A pool hands out its open connections in turn. Claims share theirs with nothing else, and so find it warm.
     let claims = store::beside(pool, connections, &settings);
     let relaxed = store::beside(pool, LOOPS_CONNECTIONS, &settings);
     // An action's statements are not the queue's: they are planned as everywhere else.
     let at_once = options.lanes.iter().map(|lane| lane.concurrency).sum::<usize>().saturating_add(1);
     let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(pool.options().get_max_connections());
-    let actions = store::beside(pool, at_once, &settings[KERNEL.len()..]);
+    let actions = store::beside(pool, at_once, &store::RELAXED);
     let [durable, claims, actions] = [durable, claims, actions].map(|pool| Stack::over(&pool));
     for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &actions, &Stack::over(&relaxed)]) {
         queue.metrics().watch_pool(name, stack);

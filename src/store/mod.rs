@@ -240,6 +240,9 @@ pub fn pool(url: &Secret, application_name: &str, max_connections: u32) -> Resul
         .connect_lazy_with(options))
 }
 
+/// A session whose commits do not wait for the disk.
+pub const RELAXED: [(&str, &str); 1] = [("synchronous_commit", "off")];
+
 /// A pool of its own beside `pool`: to the same place with the same rights, with `settings` in every session.
 pub fn beside(pool: &PgPool, max_connections: u32, settings: &[(&str, &str)]) -> PgPool {
     PgPoolOptions::new()
