@@ -141,8 +141,12 @@ impl Apps {
             self.keep(&same);
             return Ok(same);
         }
-        let mut connection = store::within(self.pool.acquire()).await?;
-        self.load(&mut connection, app).await
+        // Boxed, as it is rare: what asks the pool has eight kilobytes, and each request would carry them.
+        Box::pin(async {
+            let mut connection = store::within(self.pool.acquire()).await?;
+            self.load(&mut connection, app).await
+        })
+        .await
     }
 
     /// The version of this revision, or a newer one. Reads over `db`, so that a caller who holds a connection needs no

@@ -48,7 +48,7 @@ const UNKNOWN_KIND_WAITS: u32 = SNOOZES_DEFAULT;
 /// A claimed job on its way to its handler.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
-    pub(super) job: ClaimedJob,
+    pub(super) job: Box<ClaimedJob>,
     pub(super) lease: Lease,
     pub(super) cancelled: Cancelled,
     /// When it must have ended, and why.

@@ -240,7 +240,7 @@ impl Feeder {
         let now = Instant::now();
         let works = claimed.into_iter().zip(signals).map(|((job, lease), cancelled)| {
             let stop = job.ties.stop.map(|stop| (now + stop.left, stop.reason));
-            Work { job, lease, cancelled, stop }
+            Work { job: Box::new(job), lease, cancelled, stop }
         });
         self.shelf.put(works);
     }

@@ -43,7 +43,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Attempt {
     /// The job: for whom, of which app, with which arguments, the how-many-eth try, from which request.
-    pub job: ClaimedJob,
+    pub job: Box<ClaimedJob>,
     /// The right to finish it; [`super::complete::in_transaction`] takes it.
     pub lease: Lease,
     /// Connections to Postgres as `krilin_runtime`.

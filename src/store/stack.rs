@@ -55,7 +55,7 @@ impl Stack {
         let resting = self.0.at_hand().pop();
         match resting {
             Some(resting) => Ok(Connection::new(self, resting)),
-            None => self.fresh().await,
+            None => Box::pin(self.fresh()).await,
         }
     }
 
@@ -74,9 +74,10 @@ impl Stack {
                 begun => return begun,
             }
         }
-        Transaction::begin(self.fresh().await?, statement).await
+        Transaction::begin(Box::pin(self.fresh()).await?, statement).await
     }
 
+    /// Asks the pool. Its future has eight kilobytes: whoever may come to need one boxes this, and need not carry it along.
     async fn fresh(&self) -> Result<Connection, Error> {
         let connection = within(self.0.pool.acquire()).await?;
         Ok(Connection::new(self, Resting { connection, since: Instant::now() }))

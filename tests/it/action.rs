@@ -164,7 +164,7 @@ impl Stage {
         };
         let lease = Lease { job_id: id, token };
         Attempt {
-            job,
+            job: Box::new(job),
             lease,
             stack: self.queue.stack().clone(),
             relaxed: self.queue.stack().clone(),

@@ -99,3 +99,21 @@ async fn the_runtime_role_makes_partitions_only_through_the_function() {
     assert!(sqlx::raw_sql("select krilin.drop_history_partitions('1 hour')").execute(&world.pool).await.is_err());
     assert_eq!(partitions(&world).await.len(), 8);
 }
+
+#[tokio::test]
+async fn analyze_leaves_out_what_no_statement_searches_the_history_by() {
+    let world = World::new().await;
+    let sampled = |column: &'static str| {
+        let statement = sqlx::query_scalar::<_, i64>(
+            "select count(*) from pg_attribute a join pg_class c on c.oid = a.attrelid
+             where c.relname ~ '^job_history(_|$)' and c.relkind in ('r', 'p') and a.attname = $1 and a.attstattarget <> 0",
+        );
+        statement.bind(column).fetch_one(&world.pool)
+    };
+    for column in ["args", "result", "error", "run_at"] {
+        assert_eq!(sampled(column).await.unwrap(), 0, "{column}");
+    }
+    for column in ["id", "user_id", "state", "finished_at"] {
+        assert_eq!(sampled(column).await.unwrap(), 10, "{column}: the parent, the default, today and seven days");
+    }
+}
