@@ -40,8 +40,10 @@ const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_secs(1);
 /// Connections that are never idle, for the saturated figure.
 const CONNECTIONS: usize = 64;
-/// How long the machine is saturated.
-const SATURATED: Duration = Duration::from_secs(10);
+/// How long the machine is saturated each time, and how often: the median is told, so that a moment in which the machine
+/// was not ours is none.
+const SATURATED: Duration = Duration::from_secs(4);
+const STRETCHES: usize = 5;
 /// The share of statements whose time Postgres notes.
 const SAMPLED: &str = "0.05";
 /// Milliseconds of a second.
@@ -81,7 +83,10 @@ pub async fn bench() -> bool {
     let (mut actions, mut queries) = crowd.fifty().await;
     let mut statements = statement_times(&fleet, before);
     stop_sampling(&fleet).await;
-    let per_second = crowd.saturate().await;
+    let mut per_second = Vec::with_capacity(STRETCHES);
+    for _ in 0..STRETCHES {
+        per_second.push(crowd.saturate().await);
+    }
 
     let mut report = Report::new("action");
     report.figure("action_idle_p50_ms", quantile(&mut idle, 0.5), "ms", Goal::AtMost(15.0));
@@ -91,7 +96,8 @@ pub async fn bench() -> bool {
     report.figure("sql_p95_ms", quantile(&mut statements, 0.95), "ms", Goal::Below(50.0));
     #[expect(clippy::cast_precision_loss, reason = "a count far below 2^52")]
     report.figure("sql_statements_sampled", statements.len() as f64, "", Goal::AtLeast(1.0));
-    report.figure("actions_per_s", per_second, "/s", Goal::AtLeast(1_000.0));
+    report.figure("actions_per_s", quantile(&mut per_second, 0.5), "/s", Goal::AtLeast(1_000.0));
+    report.figure("actions_per_s_least", per_second[0], "/s", Goal::Told);
     report.finish()
 }
 

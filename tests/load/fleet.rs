@@ -17,6 +17,8 @@ use krilin::{
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool};
 
+use crate::wal;
+
 /// The binary under test, built in the bench's own profile.
 const KRILIN: &str = env!("CARGO_BIN_EXE_krilin");
 /// How long a process may take to be ready.
@@ -110,6 +112,7 @@ impl Drop for Fleet {
     }
 }
 
+/// The database with its newest schema, and a log as it is on a server that was busy before.
 pub async fn prepare(cluster: &Cluster) {
     let mut admin = PgConnection::connect(cluster.superuser_url().expose()).await.expect("the cluster is ready");
     schema::create_roles(&mut admin).await.expect("the superuser may create roles");
@@ -117,6 +120,7 @@ pub async fn prepare(cluster: &Cluster) {
     let owner = cluster.url("krilin_owner", DATABASE);
     let mut owner = PgConnection::connect(owner.expose()).await.expect("the owner may connect");
     schema::migrate(&mut owner).await.expect("the migrations apply to an empty database");
+    wal::settle(&mut admin).await;
 }
 
 /// The two credentials in a directory of their own, as systemd would hand them over.

@@ -17,6 +17,7 @@ mod report;
 mod sandbox;
 mod schedule;
 mod storm;
+mod wal;
 mod wanted;
 
 use std::process::ExitCode;

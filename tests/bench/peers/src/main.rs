@@ -11,6 +11,8 @@ mod picture;
 mod report;
 mod run;
 mod table;
+#[path = "../../../load/wal.rs"]
+mod wal;
 
 use std::{fs, path::Path, process::ExitCode};
 

@@ -19,7 +19,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{http, table::Table};
+use crate::{http, table::Table, wal};
 
 /// Jobs of `bulk` and `drain`.
 const MANY: usize = 60_000;
@@ -93,6 +93,7 @@ impl Ground {
         let mut admin = PgConnection::connect(cluster.superuser_url().expose()).await.expect("the cluster is ready");
         schema::create_roles(&mut admin).await.expect("the superuser may create roles");
         schema::create_database(&mut admin, DATABASE, None).await.expect("the superuser may create a database");
+        wal::settle(&mut admin).await;
         let admin = PgPoolOptions::new().max_connections(2).connect(cluster.superuser_url().expose()).await;
         let directory = cluster.directory().to_owned();
         let runtime = cluster.url("krilin_runtime", DATABASE).expose().to_owned();
