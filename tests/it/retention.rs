@@ -106,7 +106,8 @@ async fn analyze_leaves_out_what_no_statement_searches_the_history_by() {
     let sampled = |column: &'static str| {
         let statement = sqlx::query_scalar::<_, i64>(
             "select count(*) from pg_attribute a join pg_class c on c.oid = a.attrelid
-             where c.relname ~ '^job_history(_|$)' and c.relkind in ('r', 'p') and a.attname = $1 and a.attstattarget <> 0",
+             where c.relname ~ '^job_history(_|$)' and c.relkind in ('r', 'p') and a.attname = $1
+               and coalesce(a.attstattarget, -1) <> 0",
         );
         statement.bind(column).fetch_one(&world.pool)
     };
