@@ -22,7 +22,7 @@ const ALWAYS: [(&str, &str, &str); 15] = [
     (
         "min_wal_size",
         "'512MB'",
-        "the log's files are written over, not made anew: that takes 50 ms, in which no commit is done",
+        "the log's files are written over: one made anew is filled with zeros in the middle of a commit",
     ),
     ("checkpoint_timeout", "'15min'", "after each checkpoint every page is logged whole once more"),
     ("autovacuum_naptime", "'5s'", "queue tables turn over quickly; dead rows must go before they slow claims"),

@@ -1,5 +1,5 @@
-//! Postgres' log as a server has it that was busy before: its files are there, and written over. A new cluster makes one of
-//! 16 MB whenever the last is full, in the middle of somebody's commit, and for some 50 ms nobody else's is done.
+//! Postgres' log as a server has it that was busy before: its files are there, and written over. A new cluster fills one of
+//! 16 MB with zeros whenever the last is full, in the middle of somebody's commit, and the others wait for it.
 
 use sqlx::{PgExecutor, raw_sql};
 
