@@ -54,7 +54,7 @@ uuid_id! {
     TokenId;
     /// Something that runs again and again, or once at a time of its own.
     ScheduleId;
-    /// The right to finish one claimed job. Each claim has its own.
+    /// The right to finish a claimed job. Each claim has its own.
     LeaseToken;
 }
 

@@ -76,8 +76,21 @@ impl fmt::Display for State {
 pub struct Lease {
     /// The job.
     pub job_id: JobId,
-    /// Fresh with each claim.
+    /// Fresh with each claim; the jobs of one claim share it.
     pub token: LeaseToken,
+}
+
+impl From<(JobId, LeaseToken)> for Lease {
+    fn from((job_id, token): (JobId, LeaseToken)) -> Self {
+        Self { job_id, token }
+    }
+}
+
+impl Lease {
+    /// Random bits that no other attempt has: of the job's id, those of its claim's token.
+    pub fn own_bits(&self) -> u64 {
+        self.job_id.0.as_u64_pair().1 ^ self.token.0.as_u64_pair().1
+    }
 }
 
 /// A job as a claim hands it to its handler.

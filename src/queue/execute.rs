@@ -240,10 +240,10 @@ fn unknown(job: &ClaimedJob) -> Verdict {
     Verdict::End { state: State::Dead, result: None, error: Some(json(&error)) }
 }
 
-/// An attempt's own place: below whatever asked for the job, else in a trace that is named as the job is. Each claim has
-/// a token of its own, and so each attempt a span.
+/// An attempt's own place: below whatever asked for the job, else in a trace that is named as the job is. Each
+/// attempt is a span of its own.
 fn place(asked: Option<TraceParent>, lease: &Lease) -> TraceParent {
-    let span_id = lease.token.0.as_u64_pair().1;
+    let span_id = lease.own_bits();
     asked.map_or_else(|| TraceParent::new(lease.job_id.0.as_u128(), span_id, false), |asked| asked.child(span_id))
 }
 
@@ -323,8 +323,8 @@ fn outcome(verdict: &Verdict) -> Ended {
     }
 }
 
-/// A number in 0..1 that is different for every attempt: the token's random bits.
+/// A number in 0..1 that is different for every attempt.
+#[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
 fn chance(lease: &Lease) -> f64 {
-    let bits = u32::from_be_bytes(lease.token.0.as_bytes()[12..].try_into().expect("a UUID has sixteen bytes"));
-    f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+    f64::from(lease.own_bits() as u32) / (f64::from(u32::MAX) + 1.0)
 }

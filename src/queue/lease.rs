@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::metrics::{Loop, Metrics};
 use crate::{
     model::{
-        id::{JobId, LeaseToken, WorkerId},
+        id::{JobId, WorkerId},
         job::Lease,
     },
     store::{Error, leases},
@@ -85,7 +85,6 @@ impl Cancelled {
 }
 
 struct Held {
-    job_id: JobId,
     since: Instant,
     cancelled: Cancelled,
 }
@@ -96,7 +95,7 @@ pub(super) struct Leases {
     pub(super) worker_id: WorkerId,
     /// How long a lease lasts unrenewed.
     pub(super) length: Duration,
-    held: Mutex<HashMap<LeaseToken, Held>>,
+    held: Mutex<HashMap<Lease, Held>>,
 }
 
 impl Leases {
@@ -104,7 +103,7 @@ impl Leases {
         Self { worker_id, length, held: Mutex::default() }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<LeaseToken, Held>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Lease, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +113,7 @@ impl Leases {
         leases
             .map(|lease| {
                 let cancelled = Cancelled::default();
-                held.insert(lease.token, Held { job_id: lease.job_id, since, cancelled: cancelled.clone() });
+                held.insert(*lease, Held { since, cancelled: cancelled.clone() });
                 cancelled
             })
             .collect()
@@ -124,7 +123,7 @@ impl Leases {
     pub(super) fn release<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
         let mut held = self.held();
         for lease in leases {
-            held.remove(&lease.token);
+            held.remove(lease);
         }
     }
 
@@ -137,9 +136,8 @@ impl Leases {
     pub(super) fn cancel(&self, jobs: &[JobId]) {
         if !jobs.is_empty() {
             let held = self.held();
-            held.values()
-                .filter(|held| jobs.contains(&held.job_id))
-                .for_each(|held| held.cancelled.raise(Reason::Cancelled));
+            let theirs = held.iter().filter(|(lease, _)| jobs.contains(&lease.job_id));
+            theirs.for_each(|(_, held)| held.cancelled.raise(Reason::Cancelled));
         }
     }
 
@@ -153,12 +151,12 @@ impl Leases {
         let age = self.length / HEARTBEATS_PER_LEASE / 2;
         let held = self.held();
         let due = held.iter().filter(|(_, held)| held.since.elapsed() >= age);
-        due.map(|(token, held)| Lease { job_id: held.job_id, token: *token }).collect()
+        due.map(|(lease, _)| *lease).collect()
     }
 
     fn lose(&self, leases: impl Iterator<Item = Lease>) -> usize {
         let held = self.held();
-        let lost = leases.filter_map(|lease| held.get(&lease.token).map(|held| (lease, held)));
+        let lost = leases.filter_map(|lease| held.get(&lease).map(|held| (lease, held)));
         lost.map(|(lease, held)| {
             tracing::warn!(job.id = %lease.job_id, "the lease of job {} is lost; its handler is stopped", lease.job_id);
             held.cancelled.raise(Reason::Lost);
@@ -172,8 +170,8 @@ impl Leases {
         if due.is_empty() {
             return Ok((0, 0));
         }
-        let kept: HashSet<JobId> = leases::renew(db, &due, self.length).await?.into_iter().collect();
-        let (renewed, lost): (Vec<_>, Vec<_>) = due.into_iter().partition(|lease| kept.contains(&lease.job_id));
+        let kept: HashSet<Lease> = leases::renew(db, &due, self.length).await?.into_iter().collect();
+        let (renewed, lost): (Vec<_>, Vec<_>) = due.into_iter().partition(|lease| kept.contains(lease));
         Ok((renewed.len(), self.lose(lost.into_iter())))
     }
 

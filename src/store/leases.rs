@@ -265,13 +265,14 @@ pub async fn put_back(db: impl PgExecutor<'_>, jobs: &[PutBack]) -> Result<Vec<J
     within(statement.fetch_all(db)).await
 }
 
-/// Renews the leases; gives the ids of the jobs whose lease still held.
-pub async fn renew(db: impl PgExecutor<'_>, leases: &[Lease], length: Duration) -> Result<Vec<JobId>, Error> {
-    let statement = sqlx::query_scalar(include_str!("sql/renew.sql"))
+/// Renews the leases; gives those that still held.
+pub async fn renew(db: impl PgExecutor<'_>, leases: &[Lease], length: Duration) -> Result<Vec<Lease>, Error> {
+    let statement = sqlx::query_as::<_, (JobId, LeaseToken)>(include_str!("sql/renew.sql"))
         .bind(leases.iter().map(|lease| lease.job_id).collect::<Vec<_>>())
         .bind(leases.iter().map(|lease| lease.token).collect::<Vec<_>>())
         .bind(interval(length));
-    within(statement.fetch_all(db)).await
+    let rows = within(statement.fetch_all(db)).await?;
+    Ok(rows.into_iter().map(Lease::from).collect())
 }
 
 /// The server's real time and when it started: by these the reaper knows that Postgres was away.
@@ -296,7 +297,7 @@ pub async fn expired(
          limit $3",
     );
     let rows = within(statement.bind(pulse).bind(interval(patience)).bind(limit).fetch_all(db)).await?;
-    Ok(rows.into_iter().map(|(job_id, token)| Lease { job_id, token }).collect())
+    Ok(rows.into_iter().map(Lease::from).collect())
 }
 
 /// A job that the reaper freed.

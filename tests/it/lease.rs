@@ -69,7 +69,7 @@ async fn a_stale_lease_cannot_complete_and_its_writes_vanish() {
 
     let late = Ending { lease: stale, state: State::Done, result: None, error: None };
     assert_eq!(leases::end(&kit.world.pool, &[late]).await.unwrap(), Some(vec![]));
-    assert_eq!(leases::renew(&kit.world.pool, &[stale, fresh.1], LEASE).await.unwrap(), [id]);
+    assert_eq!(leases::renew(&kit.world.pool, &[stale, fresh.1], LEASE).await.unwrap(), [fresh.1]);
     assert_eq!(kit.state(id).await.state, State::Running);
 
     let mut tx = kit.world.pool.begin().await.unwrap();
@@ -147,7 +147,7 @@ async fn after_an_outage_nothing_is_freed_for_a_quarter_of_a_lease() {
     let away = std::time::Instant::now();
     kit.world.advance(LEASE * 2).await;
     assert_eq!(reaper.tick().await.unwrap(), 0, "nobody could renew");
-    assert_eq!(leases::renew(&kit.world.pool, &[held], LEASE).await.unwrap(), [held.job_id]);
+    assert_eq!(leases::renew(&kit.world.pool, &[held], LEASE).await.unwrap(), [held]);
     kit.world.advance(LEASE * 4).await;
     tokio::time::timeout(Duration::from_secs(5), async { while reaper.tick().await.unwrap() == 0 {} }).await.unwrap();
     assert!(away.elapsed() >= Duration::from_millis(400), "{:?}", away.elapsed());

@@ -1,17 +1,18 @@
 -- claim: takes the next batch of a queue's jobs that have neither user nor concurrency key.
 --
--- Invariants: each claimed job gets a token of its own; claiming counts the attempt. Of a queue with limits nothing is taken:
+-- Invariants: no two claims give the same token (the jobs of one share it: randomness costs as much as an index entry);
+-- claiming counts the attempt. Of a queue with limits nothing is taken:
 -- `lanes` says so, or that jobs of users or with a key wait, and the queue must then be claimed from by turns
 -- (claim_in_turn.sql). So a pause or a limit holds for every claim that begins after its commit.
 -- Rides on jobs_ready_idx: the scan is already in order and stops at the limit. The rows taken are updated by ctid, so no
 -- second index look-up and no plan but this one. $5 is a rank below which it does not look. Gives at least one row.
-with clock as materialized (select krilin.now() as now),
+with clock as materialized (select krilin.now() as now, gen_random_uuid() as token),
 settings as materialized (
     select coalesce(bool_or(q.restricted), false) as restricted from krilin.queues q where q.name in ($1, 'all')
 ),
 claimed as (
     update krilin.jobs j
-    set state = 'running', attempt = j.attempt + 1, lease_token = gen_random_uuid(),
+    set state = 'running', attempt = j.attempt + 1, lease_token = clock.token,
         lease_until = clock.now + $4, worker_id = $3, started_at = clock.now, parked_reason = null
     from clock
     where j.ctid = any (array(

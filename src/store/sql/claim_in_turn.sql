@@ -6,7 +6,7 @@
 -- Rides on jobs_pkey (ending; for the `limit` and the `any` see end.sql) and on what the pick rides on. The rows taken are
 -- updated by ctid.
 -- Gives at least one row. `ended` is null when every ending found its job, else the ids that did.
-with clock as materialized (select krilin.now() as now),
+with clock as materialized (select krilin.now() as now, gen_random_uuid() as token),
 ending as (
     delete from krilin.jobs j
     using (
@@ -36,7 +36,7 @@ picked as materialized (
 ),
 claimed as (
     update krilin.jobs j
-    set state = 'running', attempt = j.attempt + 1, lease_token = gen_random_uuid(),
+    set state = 'running', attempt = j.attempt + 1, lease_token = clock.token,
         lease_until = clock.now + $4, worker_id = $3, started_at = clock.now, parked_reason = null
     from clock
     where j.ctid = any (array(select unnest(p.picked) from picked p))

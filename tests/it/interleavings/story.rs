@@ -197,8 +197,9 @@ impl<'a> Story<'a> {
         let leases: Vec<_> = held
             .flat_map(|(id, job)| job.token.into_iter().chain(job.stale).map(|token| Lease { job_id: *id, token }))
             .collect();
-        let mut renewed =
-            leases::renew(&self.kit.world.pool, &leases, Duration::from_secs(LEASE_S.unsigned_abs())).await.unwrap();
+        let length = Duration::from_secs(LEASE_S.unsigned_abs());
+        let renewed = leases::renew(&self.kit.world.pool, &leases, length).await.unwrap();
+        let mut renewed: Vec<_> = renewed.into_iter().map(|lease| lease.job_id).collect();
         let mut expected = Vec::new();
         for (id, job) in &mut self.jobs {
             if job.stand == Stand::Running && job.worker == worker {
