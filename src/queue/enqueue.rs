@@ -195,8 +195,8 @@ impl Enqueuer {
             awaited: job.awaited,
             concurrency_key,
             cost,
-            unique: job.unique,
-            idempotency: job.idempotency,
+            unique: job.unique.map(Box::new),
+            idempotency: job.idempotency.map(Box::new),
             ties: RowTies { deadline, ..RowTies::default() },
         })
     }
@@ -342,7 +342,7 @@ impl Inserter {
 
 async fn insert(stack: &Stack, rows: &[&NewRow]) -> Result<(), store::Error> {
     let mut db = stack.take().await?;
-    let inserted = enqueue::insert(&mut *db, rows).await;
+    let inserted = enqueue::insert(&mut db, rows).await;
     db.after(inserted)
 }
 

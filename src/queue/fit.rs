@@ -17,25 +17,25 @@ pub(super) fn wrong(job: &NewJob, max_attempts: u32, priority: i16) -> Option<St
         job.concurrency_key.as_ref(),
         job.idempotency.as_ref().map(|given| &given.key),
     ];
-    let rules = [
-        (
-            keys.into_iter().flatten().all(|key| (1..=KEY_MAX_BYTES).contains(&key.len())),
-            format!("a key has 1 to {KEY_MAX_BYTES} bytes"),
-        ),
-        (
-            (1..=MAX_ATTEMPTS_LIMIT).contains(&max_attempts),
-            format!("max_attempts is from 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}"),
-        ),
-        (
-            priority.unsigned_abs() <= PRIORITY_MAX.unsigned_abs(),
-            format!("a priority is from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}"),
-        ),
-        (job.cost.is_none_or(|cost| (1..=UNITS_MAX).contains(&cost)), format!("a cost is from 1 to {UNITS_MAX}")),
-        (job.run_at.is_none() || job.delay.is_none(), "run_at and delay exclude each other".to_owned()),
-        (job.delay.is_none_or(|delay| delay <= WAIT_LONGEST), "a delay is ten years at most".to_owned()),
-    ];
-    let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule);
-    broken.or_else(|| unique.and_then(|unique| wrong_key(unique, job.delay)).map(ToOwned::to_owned))
+    if !keys.into_iter().flatten().all(|key| (1..=KEY_MAX_BYTES).contains(&key.len())) {
+        return Some(format!("a key has 1 to {KEY_MAX_BYTES} bytes"));
+    }
+    if !(1..=MAX_ATTEMPTS_LIMIT).contains(&max_attempts) {
+        return Some(format!("max_attempts is from 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}"));
+    }
+    if priority.unsigned_abs() > PRIORITY_MAX.unsigned_abs() {
+        return Some(format!("a priority is from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {priority}"));
+    }
+    if !job.cost.is_none_or(|cost| (1..=UNITS_MAX).contains(&cost)) {
+        return Some(format!("a cost is from 1 to {UNITS_MAX}"));
+    }
+    if job.run_at.is_some() && job.delay.is_some() {
+        return Some("run_at and delay exclude each other".to_owned());
+    }
+    if job.delay.is_some_and(|delay| delay > WAIT_LONGEST) {
+        return Some("a delay is ten years at most".to_owned());
+    }
+    unique.and_then(|unique| wrong_key(unique, job.delay)).map(ToOwned::to_owned)
 }
 
 fn wrong_key(unique: &Unique, delay: Option<Duration>) -> Option<&'static str> {

@@ -167,7 +167,7 @@ impl Schedules {
         if fires::record(&mut *tx, std::slice::from_ref(&made.occurrence)).await?.is_empty() {
             return Err(Error::State("it has just fired at this very instant; try again".to_owned()));
         }
-        enqueue::insert(&mut *tx, &[&made.job]).await?;
+        enqueue::insert(&mut tx, &[&made.job]).await?;
         if !fires::triggered(&mut *tx, row.id, made.job.id).await? {
             return Err(Error::NotFound);
         }

@@ -170,7 +170,7 @@ impl Scheduler {
             look.keep_jobs(&recorded);
         }
         if !look.jobs.is_empty() {
-            enqueue::insert(&mut *tx, &look.jobs.iter().collect::<Vec<_>>()).await?;
+            enqueue::insert(&mut tx, &look.jobs.iter().collect::<Vec<_>>()).await?;
         }
         fires::advance(&mut *tx, &look.advances, TZDATA).await?;
         store::within(tx.commit()).await?;

@@ -9,14 +9,14 @@ use sqlx::{
     postgres::{PgArguments, types::PgInterval},
 };
 
-use super::{Error, within};
+use super::{Error, copy, within};
 use crate::model::{
     error::CtxError,
     id::{AppId, JobId, UserId},
     job::{Deadline, Enqueued, Idempotency, OnConflict, Unique, When},
 };
 
-/// A job as it is inserted, everything decided.
+/// A job as it is inserted, everything decided. What few have is boxed: ten thousand may lie in a list.
 #[derive(Debug, Clone)]
 pub struct NewRow {
     /// Its id.
@@ -50,9 +50,9 @@ pub struct NewRow {
     /// Units of a rate, where it is not one.
     pub cost: Option<i32>,
     /// See [`crate::model::job::NewJob::unique`].
-    pub unique: Option<Unique>,
+    pub unique: Option<Box<Unique>>,
     /// See [`crate::model::job::NewJob::idempotency`].
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<Box<Idempotency>>,
     /// What ties it to a time and to other jobs.
     pub ties: RowTies,
 }
@@ -161,8 +161,12 @@ fn bound<'q>(sql: &'static str, rows: &[&'q NewRow]) -> Statement<'q> {
         .bind(all(rows, |row| row.cost))
 }
 
+/// From this many jobs on a `copy` is less work than an insert, though it asks for the time first and is planned anew: with
+/// 500 they are even, with 10,000 it takes a tenth less.
+const COPY_MIN: usize = 1_000;
+
 /// Inserts `rows`, all or none, without what is below them. None of them may have a key.
-pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Error> {
+pub async fn insert(db: &mut PgConnection, rows: &[&NewRow]) -> Result<(), Error> {
     if rows.iter().any(|row| row.is_tied()) {
         let statement = bound(include_str!("sql/enqueue_tied.sql"), rows)
             .bind(all(rows, |row| row.ties.parent_id))
@@ -171,6 +175,9 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<(), Err
             .bind(all(rows, NewRow::stop_after));
         within(statement.execute(db)).await?;
         return Ok(());
+    }
+    if rows.len() >= COPY_MIN {
+        return copy::copy(db, rows).await;
     }
     let Some(first) = rows.first() else { return Ok(()) };
     let statement = if rows.iter().all(|row| row.is_like(first)) {
@@ -208,7 +215,7 @@ pub enum Refused {
 /// Places `rows`, which may have keys, one after the other; gives what became of each, in order. An error is the
 /// database's, and then nothing was done.
 pub async fn place(db: impl PgExecutor<'_>, rows: &[&NewRow]) -> Result<Vec<Result<Enqueued, Refused>>, Error> {
-    let of = |row: &NewRow, part: fn(&Unique) -> Option<PgInterval>| row.unique.as_ref().and_then(part);
+    let of = |row: &NewRow, part: fn(&Unique) -> Option<PgInterval>| row.unique.as_deref().and_then(part);
     let statement = bound(include_str!("sql/enqueue_keyed.sql"), rows)
         .bind(all(rows, |row| row.unique.as_ref().map(|unique| unique.key.as_str())))
         .bind(all(rows, |row| of(row, |unique| unique.period.map(interval))))

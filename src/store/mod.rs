@@ -8,6 +8,7 @@
 pub mod apps;
 pub mod children;
 pub mod columns;
+pub mod copy;
 pub mod dead;
 pub mod enqueue;
 pub mod fires;

@@ -7,13 +7,13 @@ use krilin::{
     clock::SystemClock,
     model::{
         clock::Clock,
-        id::UserId,
+        id::{JobId, UserId},
         job::{Enqueued, NewJob, State},
     },
     queue::{ARGS_MAX_BYTES, Error, Filter, Queue, worker::Lane},
     store,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kinds::{BATCH, Kit, OWN, job};
 
@@ -56,6 +56,72 @@ async fn what_does_not_fit_is_refused_and_leaves_nothing() {
     let nul = vec![job(BATCH, json!({})), job(BATCH, json!("\0"))];
     assert!(kit.queue.enqueue_many(nul).await.is_err());
     assert_eq!(kit.count("select count(*) from krilin.jobs").await, 0);
+}
+
+/// Jobs that differ in everything in which jobs differ that have neither key nor ties.
+fn mixed(count: u32, user: UserId) -> impl Iterator<Item = NewJob> {
+    let now = SystemClock.now();
+    (0..count).map(move |n| NewJob {
+        user_id: (n % 3 == 0).then_some(user),
+        app_id: (n % 5 == 0).then(|| "habit-tracker".parse().unwrap()),
+        priority: i16::try_from(n % 7).ok().map(|priority| priority - 3),
+        max_attempts: (n % 2 == 0).then_some(1 + n % 5),
+        run_at: (n % 4 == 1).then_some(now + TimeDelta::hours(i64::from(n % 3) - 1)),
+        delay: (n % 4 == 2).then_some(Duration::from_secs(90)),
+        cause: (n % 6 == 0).then(|| format!("cause {n}")),
+        trace_parent: (n % 10 == 0).then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        awaited: n % 11 == 0,
+        concurrency_key: (n % 13 == 0).then(|| format!("key {}", n % 3)),
+        cost: (n % 9 > 0).then_some(n % 9),
+        ..job(BATCH, json!({ "n": n, "text": "\u{1f426} \"quoted\"" }))
+    })
+}
+
+#[tokio::test]
+async fn a_copy_stores_what_inserts_store() {
+    let kit = Kit::new().await;
+    let jobs: Vec<_> = mixed(1_200, UserId::new(&SystemClock)).collect();
+    let stored = async || -> Vec<Value> {
+        let rows = sqlx::query_scalar(
+            "select to_jsonb(j) - '{id, seq, rank, created_at, run_at, due_at}'::text[] || jsonb_build_object(
+                 'waits', extract(epoch from run_at - case when delayed.by_time then '2000-01-01' else created_at end),
+                 'due', extract(epoch from due_at - case when delayed.by_time then '2000-01-01' else created_at end))
+             from krilin.jobs j, lateral (select (args -> 'n')::integer % 4 = 1 as by_time) as delayed
+             order by (args -> 'n')::integer",
+        );
+        rows.fetch_all(&kit.world.pool).await.unwrap()
+    };
+    for few in jobs.chunks(40) {
+        kit.queue.enqueue_many(few.to_vec()).await.unwrap();
+    }
+    let inserted = stored().await;
+    sqlx::query("delete from krilin.jobs").execute(&kit.world.pool).await.unwrap();
+    let enqueued = kit.queue.enqueue_many(jobs).await.unwrap();
+    let copied = stored().await;
+    assert_eq!(copied.len(), 1_200);
+    for (copied, inserted) in copied.iter().zip(&inserted) {
+        assert_eq!(copied, inserted);
+    }
+    let ids: Vec<JobId> =
+        sqlx::query_scalar("select id from krilin.jobs order by seq").fetch_all(&kit.world.pool).await.unwrap();
+    assert_eq!(ids, enqueued.iter().map(|done| done.job_id).collect::<Vec<_>>(), "in the order they were given");
+}
+
+#[tokio::test]
+async fn a_copy_with_a_bad_job_stores_nothing_and_the_next_one_all() {
+    let kit = Kit::new().await;
+    let user = UserId::new(&SystemClock);
+    let mut jobs: Vec<_> = mixed(2_000, user).collect();
+    jobs[700].args = json!("\0");
+    let refused = kit.queue.enqueue_many(jobs).await;
+    assert!(matches!(refused, Err(Error::Unfit(_))), "{refused:?}");
+    let mut undone = kit.world.pool.begin().await.unwrap();
+    let in_it = kit.queue.enqueue_in(&mut undone, mixed(1_500, user).collect()).await.unwrap();
+    assert_eq!(in_it.jobs.len(), 1_500);
+    undone.rollback().await.unwrap();
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 0);
+    kit.queue.enqueue_many(mixed(1_500, user).collect()).await.unwrap();
+    assert_eq!(kit.count("select count(*) from krilin.jobs").await, 1_500);
 }
 
 #[tokio::test]
