@@ -8,6 +8,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 /// The longest that a trip waits for the one before it. A commit takes some ten milliseconds on a slow disk.
 const PATIENCE: Duration = Duration::from_millis(3);
+/// How often a trip lets others run before it goes, while more callers come of it.
+const YIELDS_MAX: usize = 4;
 /// Trips at once: those beside a slow one.
 pub(super) const TRIPS: usize = 2;
 
@@ -39,10 +41,18 @@ impl<T> Gather<T> {
             return None;
         }
         let way = tokio::time::timeout(PATIENCE, self.way.clone().lock_owned()).await.ok();
-        while callers.len() < most
-            && let Ok(caller) = inbox.try_recv()
-        {
-            callers.push(caller);
+        // Whoever was just answered may come again at once, and others with them: they run before this goes on.
+        for _ in 0..YIELDS_MAX {
+            let before = callers.len();
+            tokio::task::yield_now().await;
+            while callers.len() < most
+                && let Ok(caller) = inbox.try_recv()
+            {
+                callers.push(caller);
+            }
+            if callers.len() == before {
+                break;
+            }
         }
         Some(Trip(way))
     }

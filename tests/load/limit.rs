@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use sqlx::{PgPool, postgres::PgListener};
+use tokio::sync::{mpsc, oneshot};
 
 /// The least that a queue needs.
 const TABLES: &str = "
@@ -36,7 +37,34 @@ pub async fn insert_singly(pool: &PgPool, payload: &str, count: usize) -> Durati
     begun.elapsed()
 }
 
-/// `count` rows, `at_once` per statement: as if as many producers always shared one insert.
+/// `count` rows by `producers`, of which each waits for its row: whoever comes while an insert is under way shares the next.
+pub async fn insert_shared(pool: &PgPool, payload: &str, count: usize, producers: usize) -> Duration {
+    let (send, mut inbox) = mpsc::channel::<(String, oneshot::Sender<()>)>(producers);
+    let writing = async {
+        let mut waiting = Vec::new();
+        while inbox.recv_many(&mut waiting, producers).await > 0 {
+            let (payloads, callers): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
+            sqlx::query(INSERT_MANY).bind(payloads).execute(pool).await.expect("inserting works");
+            for caller in callers {
+                let _ = caller.send(());
+            }
+        }
+    };
+    let producer = async |send: mpsc::Sender<(String, oneshot::Sender<()>)>| {
+        for _ in 0..count / producers {
+            let (done, stored) = oneshot::channel();
+            send.send((payload.to_owned(), done)).await.expect("the writer lives");
+            stored.await.expect("the writer lives");
+        }
+    };
+    let producing: Vec<_> = (0..producers).map(|_| producer(send.clone())).collect();
+    drop(send);
+    let begun = Instant::now();
+    tokio::join!(writing, join_all(producing));
+    begun.elapsed()
+}
+
+/// `count` rows, `at_once` per statement.
 pub async fn insert_together(pool: &PgPool, payload: &str, count: usize, at_once: usize) -> Duration {
     let begun = Instant::now();
     for _ in 0..count / at_once {

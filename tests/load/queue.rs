@@ -119,7 +119,7 @@ impl Rounds {
         self.enqueue_1.0.push(rate(SINGLES, ours.enqueue(SINGLES, 1).await));
         self.enqueue_1.1.push(rate(SINGLES, limit::insert_singly(pool, &payload, SINGLES).await));
         self.enqueue_16.0.push(rate(SHARED, ours.enqueue(SHARED, PRODUCERS).await));
-        self.enqueue_16.1.push(rate(SHARED, limit::insert_together(pool, &payload, SHARED, PRODUCERS).await));
+        self.enqueue_16.1.push(rate(SHARED, limit::insert_shared(pool, &payload, SHARED, PRODUCERS).await));
         ours.empty().await;
         self.bulk.0.push(rate(MANY, ours.bulk("noop", MANY).await));
         self.bulk.1.push(rate(MANY, limit::insert_together(pool, &payload, MANY, BULK).await));
