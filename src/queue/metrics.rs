@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::store::Stack;
+use crate::store::{Stack, stack::Watched};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -137,7 +137,7 @@ pub struct Metrics {
     notices_sent: Counter,
     notices_received: Counter,
     database_errors: Counter,
-    pools: Arc<Mutex<Vec<(&'static str, Stack)>>>,
+    pools: Arc<Mutex<Vec<(&'static str, Watched)>>>,
     alive: Arc<Mutex<HashMap<Loop, Instant>>>,
 }
 
@@ -230,7 +230,7 @@ impl Metrics {
         let count = |pool, state, count: u32| {
             connections.get_or_create(&PoolLabels { pool, state }).inc_by(i64::from(count));
         };
-        for (name, stack) in pools.iter().filter(|(_, stack)| !stack.pool().is_closed()) {
+        for (name, stack) in pools.iter().filter_map(|(name, stack)| Some((*name, stack.get()?))) {
             let pool = stack.pool();
             let (open, idle) = (pool.size(), u32::try_from(pool.num_idle() + stack.at_hand()).unwrap_or(u32::MAX));
             let most = pool.options().get_max_connections();
@@ -241,11 +241,11 @@ impl Metrics {
         registry.register("pool_connections", "Connections to Postgres: idle, busy, and yet to open", connections);
     }
 
-    /// Watches the connections of `stack` and its pool under `name`.
+    /// Watches the connections of `stack` and its pool under `name`, as long as somebody uses it.
     pub fn watch_pool(&self, name: &'static str, stack: &Stack) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|(_, stack)| !stack.pool().is_closed());
-        pools.push((name, stack.clone()));
+        pools.retain(|(_, stack)| stack.get().is_some());
+        pools.push((name, stack.watched()));
     }
 
     /// Notes a round of a loop, and whether it did what it should.
@@ -263,7 +263,7 @@ impl Metrics {
         alive.iter().find(|(name, at)| at.elapsed() > name.patience()).map(|(name, _)| *name)
     }
 
-    /// Forgets a worker's pools, so that they may close, and its loops.
+    /// Forgets a worker's pools and its loops.
     pub(super) fn worker_stopped(&self) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|(name, _)| !WORKER_POOLS.contains(name));

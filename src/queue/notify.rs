@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -139,11 +139,12 @@ impl Notices {
     /// Begins to listen, once per process.
     pub(super) fn listen(&self) {
         if !self.0.listens.swap(true, Ordering::AcqRel) {
-            let inner = Arc::downgrade(&self.0);
+            let (inner, pool) = (Arc::downgrade(&self.0), self.0.stack.pool().clone());
             tokio::spawn(async move {
                 let mut wait = RECONNECT_FIRST;
-                while let Some(inner) = inner.upgrade() {
-                    let heard = inner.hear(&mut wait).await;
+                loop {
+                    let heard = hear(&inner, &pool, &mut wait).await;
+                    let Some(inner) = inner.upgrade() else { return };
                     inner.metrics.listening(false);
                     if let Err(error) = heard {
                         tracing::debug!(error = %error, "not listening for notices; polling goes on");
@@ -207,28 +208,36 @@ impl Inner {
         db.after(sent)
     }
 
-    async fn hear(&self, wait: &mut Duration) -> Result<(), store::Error> {
-        let mut listener = Listener::connect(self.stack.pool()).await?;
-        *wait = RECONNECT_FIRST;
-        self.metrics.listening(true);
-        self.wake_lanes(None);
-        self.waiters.look_again();
-        loop {
-            let Some((channel, payload)) = listener.next(QUIET).await? else { continue };
-            let Some((origin, names)) = payload.split_once(' ') else { continue };
-            if origin == self.origin {
-                continue;
-            }
-            self.metrics.notice_received();
-            for name in names.split(',') {
-                if channel == FINISHED_CHANNEL {
-                    if let Ok(id) = name.parse() {
-                        self.waiters.finished(id);
-                    }
-                } else {
-                    self.wake_lanes(Some(name));
+    /// Acts on a notice, unless it is one of our own.
+    fn heard(&self, channel: &str, payload: &str) {
+        let Some((_, names)) = payload.split_once(' ').filter(|(origin, _)| *origin != self.origin) else { return };
+        self.metrics.notice_received();
+        for name in names.split(',') {
+            if channel == FINISHED_CHANNEL {
+                if let Ok(id) = name.parse() {
+                    self.waiters.finished(id);
                 }
+            } else {
+                self.wake_lanes(Some(name));
             }
+        }
+    }
+}
+
+/// Listens until that fails, or until nobody is left who would hear: the last one may have gone up to [`QUIET`] ago.
+async fn hear(inner: &Weak<Inner>, pool: &PgPool, wait: &mut Duration) -> Result<(), store::Error> {
+    let mut listener = Listener::connect(pool).await?;
+    *wait = RECONNECT_FIRST;
+    if let Some(inner) = inner.upgrade() {
+        inner.metrics.listening(true);
+        inner.wake_lanes(None);
+        inner.waiters.look_again();
+    }
+    loop {
+        let notice = listener.next(QUIET).await?;
+        let Some(inner) = inner.upgrade() else { return Ok(()) };
+        if let Some((channel, payload)) = notice {
+            inner.heard(&channel, &payload);
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct Worker {
     metrics: Metrics,
     drain: Duration,
     pool: PgPool,
+    /// Over the connections of the loops; kept to be watched.
+    _beside: Stack,
 }
 
 /// Connections of the loops that lanes share, and of reports.
@@ -149,10 +151,11 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let at_once = options.lanes.iter().map(|lane| lane.concurrency).sum::<usize>().saturating_add(1);
     let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(pool.options().get_max_connections());
     let actions = store::beside(pool, at_once, &store::RELAXED);
-    let [durable, claims, actions] = [durable, claims, actions].map(|pool| Stack::over(&pool));
-    for (name, stack) in WORKER_POOLS.into_iter().zip([&durable, &claims, &actions, &Stack::over(&relaxed)]) {
+    let stacks = [&durable, &claims, &actions, &relaxed].map(Stack::over);
+    for (name, stack) in WORKER_POOLS.into_iter().zip(&stacks) {
         queue.metrics().watch_pool(name, stack);
     }
+    let [durable, claims, actions, beside] = stacks;
     let ground = Ground {
         durable,
         relaxed: claims,
@@ -203,6 +206,7 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         metrics: ground.metrics,
         drain: options.drain,
         pool: pool.clone(),
+        _beside: beside,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,11 @@ impl Stack {
         &self.0.pool
     }
 
+    /// For whoever looks at it and does not keep it.
+    pub fn watched(&self) -> Watched {
+        Watched(Arc::downgrade(&self.0))
+    }
+
     /// How many lie here.
     pub fn at_hand(&self) -> usize {
         self.0.at_hand().len()
@@ -81,6 +86,17 @@ impl Stack {
     async fn fresh(&self) -> Result<Connection, Error> {
         let connection = within(self.0.pool.acquire()).await?;
         Ok(Connection::new(self, Resting { connection, since: Instant::now() }))
+    }
+}
+
+/// A [`Stack`] as long as somebody uses it.
+#[derive(Debug, Clone)]
+pub struct Watched(Weak<Inner>);
+
+impl Watched {
+    /// The stack, while there is one.
+    pub fn get(&self) -> Option<Stack> {
+        self.0.upgrade().map(Stack)
     }
 }
 

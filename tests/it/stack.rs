@@ -1,10 +1,18 @@
 //! Connections at hand: what is kept, what is not, and that nothing open outlives whoever dropped it.
 
-use krilin::store::{self, Error, Stack, stack::Connection};
+use std::{sync::Arc, time::Duration};
+
+use futures::future::try_join_all;
+use krilin::{
+    clock::SystemClock,
+    queue::{Queue, worker},
+    store::{self, Error, Stack, stack::Connection},
+};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::{
-    kinds::until,
+    kinds::{Kit, OWN, job, until},
     world::{World, admin_of},
 };
 
@@ -116,4 +124,23 @@ async fn a_transaction_begins_although_the_connections_at_hand_have_died() {
     pid(&mut tx).await;
     tx.commit().await.unwrap();
     assert_eq!(stack.at_hand(), 1);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_gone_keeps_no_connection() {
+    let kit = Kit::new().await;
+    let pool = store::beside(&kit.world.pool, 4, &[]);
+    for _ in 0..3 {
+        let queue = Queue::new(&pool, Arc::new(SystemClock), kit.queue.policies().clone());
+        let worker = worker::start(&queue, &kit.registry, &pool, &kit.options);
+        let ids = queue.enqueue_many(vec![job(OWN, json!({})); 8]).await.unwrap();
+        for done in ids {
+            kit.ended(done.job_id).await;
+        }
+        assert!(queue.stack().at_hand() > 0, "they were at hand");
+        worker.stop().await;
+    }
+    let all = (0..4).map(|_| pool.acquire());
+    let all = tokio::time::timeout(Duration::from_secs(5), try_join_all(all)).await;
+    assert_eq!(all.expect("they come back at once").unwrap().len(), 4);
 }
