@@ -49,7 +49,10 @@ create table krilin.jobs (
     autovacuum_vacuum_insert_threshold = 20000,
     autovacuum_analyze_scale_factor = 0,
     autovacuum_analyze_threshold = 20000,
-    autovacuum_vacuum_cost_delay = 0,
+    -- Fast enough for pages that are in memory and dirty anyway, as those of a queue are. But while somebody holds an old
+    -- snapshot nothing can be removed, and every vacuum reads all that has died since: that must not take a core.
+    autovacuum_vacuum_cost_delay = 2,
+    autovacuum_vacuum_cost_limit = 400,
     -- Giving the file's tail back to the operating system takes an exclusive lock and tells the planner that the table is
     -- empty, upon which it caches sequential scans.
     vacuum_truncate = off

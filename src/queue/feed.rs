@@ -34,7 +34,7 @@ use crate::{
     },
     store::{
         Error, Stack, children,
-        leases::{self, Claim, Claimed, Ending, PutBack, Turn},
+        leases::{self, Claim, Claimed, Ending, Place, PutBack, Turn},
     },
     supervisor::Part,
 };
@@ -264,8 +264,8 @@ impl Feeder {
         }
         let turn = if limit > 0 { self.turns.next() } else { None };
         // Two statements side by side, on two of Postgres' processes: neither needs what the other comes to.
-        let (begun, floor) = (Instant::now(), self.floor.next());
-        let both = Box::pin(futures::future::join(self.end(), self.take(limit, turn, floor)));
+        let (begun, look) = (Instant::now(), self.floor.next());
+        let both = Box::pin(futures::future::join(self.end(), self.take(limit, turn, look.after())));
         let (found, claimed) = both.await;
         let ended = found.map(|found| {
             let endings = mem::take(&mut self.kept.endings);
@@ -273,7 +273,7 @@ impl Feeder {
         });
         let (jobs, more) = match claimed? {
             Some(claimed) => {
-                self.floor.learn(floor, begun, &claimed);
+                self.floor.learn(look, begun, &claimed);
                 self.learn(claimed, limit)
             }
             None => (Vec::new(), false),
@@ -295,13 +295,13 @@ impl Feeder {
         db.after(found)
     }
 
-    async fn take(&self, limit: usize, turn: Option<Turn>, floor: Option<i64>) -> Result<Option<Claimed>, Error> {
+    async fn take(&self, limit: usize, turn: Option<Turn>, after: Option<Place>) -> Result<Option<Claimed>, Error> {
         if limit == 0 {
             return Ok(None);
         }
         let (claim, mut db) = (self.claim_of(limit), self.ground.relaxed.take().await?);
         let claimed = match turn {
-            None => leases::claim(&mut *db, claim, floor).await,
+            None => leases::claim(&mut *db, claim, after).await,
             Some(turn) => leases::claim_in_turn(&mut *db, &[], claim, turn).await,
         };
         db.after(claimed).map(Some)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
+use tokio::time::Instant;
 
 use super::{
     metrics::{Loop, Metrics},
@@ -31,6 +32,10 @@ pub const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub const REAP_PAGE: i64 = 1_000;
 /// The most pages of one look; the next look goes on.
 const PAGES_PER_TICK: usize = 100;
+/// A look at all leases that took longer than this walked over dead rows; they stay while somebody holds an old snapshot.
+const SLOW: Duration = Duration::from_millis(20);
+/// The share of the time that looks at all leases may take then: a fiftieth.
+const PAUSE_PER_LOOK: u32 = 50;
 /// A time between two looks that is longer than this means that Postgres (or this process) was away in between.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -45,6 +50,31 @@ pub struct Reaper {
     was_away: bool,
     seen: Option<DateTime<Utc>>,
     hold_until: Option<DateTime<Utc>>,
+    cleared: Cleared,
+}
+
+/// From where on there may be leases that have run out. A look at all finds, later, what became visible in front of that
+/// meanwhile: a commit that took longer than its lease lasts.
+#[derive(Default)]
+struct Cleared {
+    /// None was left that had run out before, by the server's clock.
+    at: Option<DateTime<Utc>>,
+    /// Until then it is not looked at all.
+    until: Option<Instant>,
+}
+
+impl Cleared {
+    /// Where the next look begins; none for a look at all.
+    fn next(&self) -> Option<DateTime<Utc>> {
+        self.at.filter(|_| self.until.is_some_and(|until| Instant::now() < until))
+    }
+
+    /// Learns how long a look took that began at `from`.
+    fn learn(&mut self, from: Option<DateTime<Utc>>, took: Duration) {
+        if from.is_none() {
+            self.until = (took > SLOW).then(|| Instant::now() + took * PAUSE_PER_LOOK);
+        }
+    }
 }
 
 impl Reaper {
@@ -59,6 +89,7 @@ impl Reaper {
             was_away: false,
             seen: None,
             hold_until: None,
+            cleared: Cleared::default(),
         }
     }
 
@@ -69,6 +100,7 @@ impl Reaper {
     /// One look; gives how many jobs were freed or found dead. An error means that Postgres is away; the look after it
     /// holds off.
     pub async fn tick(&mut self) -> Result<usize, Error> {
+        let begun = Instant::now();
         let (now, started) = match leases::pulse(&self.pool).await {
             Ok(pulse) => pulse,
             Err(error) => {
@@ -83,8 +115,12 @@ impl Reaper {
         self.hold_until = None;
         let mut freed = 0;
         for _ in 0..PAGES_PER_TICK {
-            let page = leases::expired(&self.pool, now, PATIENCE, REAP_PAGE).await?;
+            let page = self.expired(now).await?;
             if page.is_empty() {
+                // Else it may be empty because it came too late.
+                if begun.elapsed() < PATIENCE {
+                    self.cleared.at = Some(now);
+                }
                 break;
             }
             let reaped = self.free(&page).await?;
@@ -96,6 +132,14 @@ impl Reaper {
             }
         }
         Ok(freed)
+    }
+
+    /// A page of leases that have run out.
+    async fn expired(&mut self, now: DateTime<Utc>) -> Result<Vec<Lease>, Error> {
+        let (begun, from) = (Instant::now(), self.cleared.next());
+        let page = leases::expired(&self.pool, from, (now, PATIENCE), REAP_PAGE).await;
+        self.cleared.learn(from, begun.elapsed());
+        page
     }
 
     /// Takes note that Postgres was away: nobody could renew a lease.
@@ -159,5 +203,24 @@ impl Reaper {
             }
             tokio::time::sleep(REAP_INTERVAL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_slow_look_at_all_leases_the_next_begin_where_none_was_left() {
+        let mut cleared = Cleared::default();
+        cleared.learn(None, SLOW * 2);
+        assert_eq!(cleared.next(), None, "it was not seen to the end yet");
+        let now = Utc::now();
+        cleared.at = Some(now);
+        assert_eq!(cleared.next(), Some(now));
+        cleared.learn(Some(now), SLOW * 2);
+        assert_eq!(cleared.next(), Some(now), "only a look at all says what one costs");
+        cleared.learn(None, SLOW / 2);
+        assert_eq!(cleared.next(), None, "a fast look is always at all");
     }
 }

@@ -88,13 +88,16 @@ pub struct Flow {
     pub share: Option<(f64, f64)>,
 }
 
+/// Where a job stands in its queue: rank and seq.
+pub type Place = (i64, i64);
+
 /// What a claim came to.
 #[derive(Debug, Default)]
 pub struct Claimed {
     /// The jobs taken, in their order.
     pub jobs: Vec<(ClaimedJob, Lease)>,
-    /// The rank of the last of them, at most that of a job without a priority that was asked for just then.
-    pub rank: Option<i64>,
+    /// Where the last of them stood, at most where a job without a priority stands that was asked for just then.
+    pub last: Option<Place>,
     /// The endings that found their job, where some did not; `None` when all did.
     pub ended: Option<Vec<JobId>>,
     /// Whether the queue has users, keys or limits, and must be claimed from by turns.
@@ -116,10 +119,11 @@ pub async fn end(db: impl PgExecutor<'_>, endings: &[Ending]) -> Result<Option<V
     Ok(row.try_get(0)?)
 }
 
-/// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none. Does not look
-/// below the rank `floor`.
-pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>, floor: Option<i64>) -> Result<Claimed, Error> {
-    let statement = with_claim(sqlx::query(include_str!("sql/claim.sql")), claim).bind(floor.unwrap_or(i64::MIN));
+/// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none. Looks
+/// only at what stands behind `after`.
+pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>, after: Option<Place>) -> Result<Claimed, Error> {
+    let (rank, seq) = after.unwrap_or((i64::MIN, i64::MIN));
+    let statement = with_claim(sqlx::query(include_str!("sql/claim.sql")), claim).bind(rank).bind(seq);
     within(gather(statement.fetch(db))).await
 }
 
@@ -172,7 +176,7 @@ async fn gather(mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin
             let (due, begun): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(16)?, row.try_get(17)?);
             claimed.waited.push((begun - due).to_std().unwrap_or_default());
             let job = job(&row)?;
-            claimed.rank = claimed.rank.max(Some(job.0.0.min(begun.timestamp_millis())));
+            claimed.last = claimed.last.max(Some(job.0.min((begun.timestamp_millis(), i64::MIN))));
             jobs.push(job);
         }
     }
@@ -220,7 +224,7 @@ impl Packed {
 const LANES: usize = 19;
 
 /// Its place in the order, the job, and its lease. Columns by position: this runs for every job there is.
-fn job(row: &PgRow) -> Result<((i64, i64), ClaimedJob, Lease), sqlx::Error> {
+fn job(row: &PgRow) -> Result<(Place, ClaimedJob, Lease), sqlx::Error> {
     let id: JobId = row.try_get(0)?;
     let args: String = row.try_get(5)?;
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
@@ -281,22 +285,24 @@ pub async fn pulse(db: impl PgExecutor<'_>) -> Result<(DateTime<Utc>, DateTime<U
     within(statement.fetch_one(db)).await
 }
 
-/// At most `limit` leases that have run out, longest ago first, each with its order. Nothing when more than `patience` has
-/// passed on the server since `pulse`: then the answer would come out of a stall, ahead of the holders' renewals.
+/// At most `limit` leases that have run out, since `from` where that is given, longest ago first. Nothing when more than
+/// `patience` has passed on the server since `pulse`: then the answer would come out of a stall, ahead of the holders'
+/// renewals.
 /// Rides on `jobs_running_idx`.
 pub async fn expired(
     db: impl PgExecutor<'_>,
-    pulse: DateTime<Utc>,
-    patience: Duration,
+    from: Option<DateTime<Utc>>,
+    (pulse, patience): (DateTime<Utc>, Duration),
     limit: i64,
 ) -> Result<Vec<Lease>, Error> {
     let statement = sqlx::query_as::<_, (JobId, LeaseToken)>(
         "select id, lease_token from krilin.jobs
-         where state = 'running' and lease_until < krilin.now() and clock_timestamp() < $1 + $2
+         where state = 'running' and lease_until < krilin.now() and lease_until >= coalesce($4, '-infinity')
+             and clock_timestamp() < $1 + $2
          order by lease_until
          limit $3",
     );
-    let rows = within(statement.bind(pulse).bind(interval(patience)).bind(limit).fetch_all(db)).await?;
+    let rows = within(statement.bind(pulse).bind(interval(patience)).bind(limit).bind(from).fetch_all(db)).await?;
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 

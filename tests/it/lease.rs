@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use krilin::{
     clock::SystemClock,
     model::{
@@ -16,7 +17,7 @@ use krilin::{
 };
 use serde_json::json;
 
-use crate::kinds::{BATCH, Kit, OWN, until};
+use crate::kinds::{BATCH, Kit, OWN, job, until};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -31,22 +32,42 @@ async fn reap(kit: &Kit) -> usize {
 }
 
 #[tokio::test]
-async fn a_claim_does_not_look_below_its_floor_and_one_without_finds_everything() {
+async fn a_claim_looks_only_behind_its_floor_and_one_without_finds_everything() {
     let kit = Kit::new().await;
-    let early = kit.enqueue(OWN, json!({})).await;
+    let made = kit.queue.enqueue_many(vec![job(OWN, json!({})); 3]).await.unwrap();
     kit.world.advance(LEASE).await;
-    let late = kit.enqueue(OWN, json!({})).await;
     let next = Claim { queue: "test", limit: 1, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
-    let rank = "select rank from krilin.jobs where state = 'ready' order by rank desc limit 1";
-    let floor = kit.count(rank).await;
-    let (mut found, mut ranks) = (Vec::new(), Vec::new());
-    for floor in [Some(floor), Some(floor), None] {
-        let claimed = leases::claim(&kit.world.pool, next, floor).await.unwrap();
+    let mut found = Vec::new();
+    let mut claim = async |after| {
+        let claimed = leases::claim(&kit.world.pool, next, after).await.unwrap();
         found.extend(claimed.jobs.iter().map(|(job, _)| job.id));
-        ranks.extend(claimed.rank);
+        claimed.last
+    };
+    // The three were asked for in the same moment and have the same rank.
+    let (rank, seq) = claim(None).await.unwrap();
+    assert_eq!(claim(Some((rank, seq + 1))).await, Some((rank, seq + 2)));
+    assert_eq!(claim(Some((rank, seq + 2))).await, None);
+    assert_eq!(claim(Some((rank - 1, i64::MIN))).await, Some((rank, seq + 1)));
+    assert_eq!(found, [0, 2, 1].map(|index: usize| made[index].job_id));
+}
+
+#[tokio::test]
+async fn leases_are_looked_at_from_a_moment_on() {
+    let kit = Kit::new().await;
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        kit.enqueue(OWN, json!({})).await;
+        let lease = claim(&kit, 1).await.remove(0).1;
+        let end = "select lease_until from krilin.jobs where lease_token = $1";
+        let end: DateTime<Utc> = sqlx::query_scalar(end).bind(lease.token).fetch_one(&kit.world.pool).await.unwrap();
+        ends.push((lease, end));
+        kit.world.advance(LEASE * 2).await;
     }
-    assert_eq!(found, [late, early], "the second claim found nothing");
-    assert!(ranks[0] == floor && ranks[1] <= floor - 10_000, "{ranks:?}, {floor}");
+    let (now, _) = leases::pulse(&kit.world.pool).await.unwrap();
+    let from = async |from| leases::expired(&kit.world.pool, from, (now, LEASE), 10).await.unwrap();
+    assert_eq!(from(None).await, [ends[0].0, ends[1].0]);
+    assert_eq!(from(Some(ends[1].1)).await, [ends[1].0]);
+    assert!(from(Some(ends[1].1 + TimeDelta::microseconds(1))).await.is_empty());
 }
 
 #[tokio::test]
@@ -101,7 +122,7 @@ async fn a_lease_that_was_renewed_or_ended_is_not_freed() {
     let held: Vec<Lease> = claim(&kit, 2).await.into_iter().map(|(_, lease)| lease).collect();
     kit.world.advance(LEASE * 2).await;
     let now = leases::pulse(&kit.world.pool).await.unwrap().0;
-    let page = leases::expired(&kit.world.pool, now, LEASE, 10).await.unwrap();
+    let page = leases::expired(&kit.world.pool, None, (now, LEASE), 10).await.unwrap();
     assert_eq!(page, held);
     leases::renew(&kit.world.pool, &held[..1], LEASE).await.unwrap();
     leases::complete(&mut kit.world.pool.acquire().await.unwrap(), &held[1], None).await.unwrap();
@@ -111,7 +132,7 @@ async fn a_lease_that_was_renewed_or_ended_is_not_freed() {
     assert_eq!(kit.state(ended).await.state, State::Done);
     // An answer that comes out of a stall frees nothing.
     kit.world.advance(LEASE * 9).await;
-    assert!(leases::expired(&kit.world.pool, now, Duration::ZERO, 10).await.unwrap().is_empty());
+    assert!(leases::expired(&kit.world.pool, None, (now, Duration::ZERO), 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

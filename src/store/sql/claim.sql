@@ -1,11 +1,11 @@
 -- claim: takes the next batch of a queue's jobs that have neither user nor concurrency key.
 --
 -- Invariants: no two claims give the same token (the jobs of one share it: randomness costs as much as an index entry);
--- claiming counts the attempt. Of a queue with limits nothing is taken:
--- `lanes` says so, or that jobs of users or with a key wait, and the queue must then be claimed from by turns
--- (claim_in_turn.sql). So a pause or a limit holds for every claim that begins after its commit.
+-- claiming counts the attempt. Of a queue with limits nothing is taken: `lanes` says so, or that jobs of users or with a key
+-- wait, and the queue must then be claimed from by turns (claim_in_turn.sql). So a pause or a limit holds for every claim
+-- that begins after its commit.
 -- Rides on jobs_ready_idx: the scan is already in order and stops at the limit. The rows taken are updated by ctid, so no
--- second index look-up and no plan but this one. $5 is a rank below which it does not look. Gives at least one row.
+-- second index look-up and no plan but this one. It looks only behind the rank $5 and the seq $6. Gives at least one row.
 with clock as materialized (select krilin.now() as now, gen_random_uuid() as token),
 settings as materialized (
     select coalesce(bool_or(q.restricted), false) as restricted from krilin.queues q where q.name in ($1, 'all')
@@ -17,7 +17,8 @@ claimed as (
     from clock
     where j.ctid = any (array(
         select r.ctid from krilin.jobs r
-        where r.state = 'ready' and r.queue = $1 and r.user_id is null and r.concurrency_key is null and r.rank >= $5
+        where r.state = 'ready' and r.queue = $1 and r.user_id is null and r.concurrency_key is null
+            and (r.rank, r.seq) > ($5, $6)
         order by r.rank, r.seq
         limit case when (select s.restricted from settings s) then 0 else $2 end
         for update skip locked
