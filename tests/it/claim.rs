@@ -1,8 +1,18 @@
 //! Claiming and ending: what is enqueued is run, in its order, once, and lies in the history afterwards.
 
-use krilin::{model::job::State, queue::worker, store};
+use std::time::Duration;
+
+use krilin::{
+    clock::SystemClock,
+    model::{id::WorkerId, job::State},
+    queue::worker,
+    store::{
+        self,
+        leases::{self, Claim, Place},
+    },
+};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{
     kinds::{BATCH, Kit, OWN, job},
@@ -99,4 +109,49 @@ async fn a_plan_made_over_an_emptied_queue_takes_a_users_jobs_in_the_order_of_th
     let pages = |name: &str| explained[0]["Plan"][name].as_u64().unwrap();
     let read = pages("Shared Hit Blocks") + pages("Shared Read Blocks");
     assert!(read < 2_000, "{read} pages read for 32 of 50,000 jobs");
+}
+
+#[tokio::test]
+async fn under_an_old_snapshot_claims_and_the_reaper_pass_over_what_has_died() {
+    let world = World::new().await;
+    let mut reader = world.owner.begin().await.unwrap();
+    sqlx::raw_sql("set transaction isolation level repeatable read; select 1").execute(&mut *reader).await.unwrap();
+    let mut admin = admin_of(&world).await;
+    let [fill, run, end] = [
+        "insert into krilin.jobs (id, kind, queue, args, state, priority, max_attempts, run_at, created_at)
+         select gen_random_uuid(), 'k', 'q', '{}', 'ready', 0, 3, krilin.now(), krilin.now() from generate_series(1, 40000)",
+        "update krilin.jobs set state = 'running', lease_token = id, worker_id = id, lease_until = krilin.now()",
+        "delete from krilin.jobs",
+    ];
+    for statement in [fill, run] {
+        sqlx::raw_sql(statement).execute(&mut admin).await.unwrap();
+    }
+    let last: Place = sqlx::query_as("select rank, seq from krilin.jobs order by rank desc, seq desc limit 1")
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    for statement in [end, "vacuum krilin.jobs"] {
+        sqlx::raw_sql(statement).execute(&mut admin).await.unwrap();
+    }
+    let queues_own = store::beside(&world.pool, 1, &worker::KERNEL);
+    let pages = async |tx: &mut PgConnection| -> i64 {
+        let pages = "select pg_stat_get_xact_blocks_fetched('krilin.jobs'::regclass)";
+        sqlx::query_scalar(pages).fetch_one(tx).await.unwrap()
+    };
+    let claim = Claim { queue: "q", limit: 10, worker_id: WorkerId::new(&SystemClock), lease: Duration::from_secs(9) };
+    let (now, _) = leases::pulse(&queues_own).await.unwrap();
+    let mut read = Vec::new();
+    for (after, from) in [(None, None), (Some(last), Some(now))] {
+        let mut tx = queues_own.begin().await.unwrap();
+        // Counted since they were last told to the collector, not since the transaction began.
+        let before = pages(&mut tx).await;
+        assert!(leases::claim(&mut *tx, claim, after).await.unwrap().jobs.is_empty());
+        let claimed = pages(&mut tx).await;
+        assert!(leases::expired(&mut *tx, from, (now, Duration::from_mins(1)), 10).await.unwrap().is_empty());
+        read.push((claimed - before, pages(&mut tx).await - claimed));
+    }
+    let [(claim_whole, reap_whole), (claim, reap)] = read[..] else { unreachable!("two rounds") };
+    assert!(claim_whole > 500 && reap_whole > 500, "the dead are there: {claim_whole}, {reap_whole} pages");
+    assert!(claim < 20 && reap < 20, "{claim} and {reap} pages read for nothing");
+    drop(reader);
 }

@@ -55,13 +55,13 @@ async fn a_claim_looks_only_behind_its_floor_and_one_without_finds_everything() 
 async fn leases_are_looked_at_from_a_moment_on() {
     let kit = Kit::new().await;
     let mut ends = Vec::new();
-    for _ in 0..2 {
+    for number in 1..=2 {
         kit.enqueue(OWN, json!({})).await;
         let lease = claim(&kit, 1).await.remove(0).1;
         let end = "select lease_until from krilin.jobs where lease_token = $1";
         let end: DateTime<Utc> = sqlx::query_scalar(end).bind(lease.token).fetch_one(&kit.world.pool).await.unwrap();
         ends.push((lease, end));
-        kit.world.advance(LEASE * 2).await;
+        kit.world.advance(LEASE * 2 * number).await;
     }
     let (now, _) = leases::pulse(&kit.world.pool).await.unwrap();
     let from = async |from| leases::expired(&kit.world.pool, from, (now, LEASE), 10).await.unwrap();
