@@ -215,7 +215,7 @@ mod tests {
         let mut cleared = Cleared::default();
         cleared.learn(None, SLOW * 2);
         assert_eq!(cleared.next(), None, "it was not seen to the end yet");
-        let now = Utc::now();
+        let now = DateTime::<Utc>::UNIX_EPOCH;
         cleared.at = Some(now);
         assert_eq!(cleared.next(), Some(now));
         cleared.learn(Some(now), SLOW * 2);

@@ -150,8 +150,8 @@ async fn under_an_old_snapshot_claims_and_the_reaper_pass_over_what_has_died() {
         assert!(leases::expired(&mut *tx, from, (now, Duration::from_mins(1)), 10).await.unwrap().is_empty());
         read.push((claimed - before, pages(&mut tx).await - claimed));
     }
-    let [(claim_whole, reap_whole), (claim, reap)] = read[..] else { unreachable!("two rounds") };
-    assert!(claim_whole > 500 && reap_whole > 500, "the dead are there: {claim_whole}, {reap_whole} pages");
-    assert!(claim < 20 && reap < 20, "{claim} and {reap} pages read for nothing");
+    let [whole, behind] = read[..] else { unreachable!("two rounds") };
+    assert!(whole.0 > 500 && whole.1 > 500, "the dead are there: {whole:?} pages");
+    assert!(behind.0 < 20 && behind.1 < 20, "{behind:?} pages read for nothing");
     drop(reader);
 }
