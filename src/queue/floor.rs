@@ -113,11 +113,11 @@ mod tests {
         assert_eq!(floor.next(), Look::Late((1_000, 1)));
         assert_eq!(floor.next().after(), Some((1_000 - LATE_MS, i64::MIN)));
         let look = floor.next();
-        learn(&mut floor, look, 5, (1_500, 7));
-        assert_eq!(floor.next(), Look::Last((1_500, 7)), "for fifty milliseconds");
+        learn(&mut floor, look, 60, (1_500, 7));
+        assert_eq!(floor.next(), Look::Last((1_500, 7)), "for ten times as long");
         assert_eq!(floor.next().after(), Some((1_500, 7)));
         let look = floor.next();
-        learn(&mut floor, look, 5, (1_200, 9));
+        learn(&mut floor, look, 60, (1_200, 9));
         assert_eq!(floor.next().after(), Some((1_500, 7)), "it never goes back");
         floor.late_until = Some(Instant::now());
         assert_eq!(floor.next(), Look::Late((1_500, 7)));
