@@ -114,13 +114,19 @@ impl Drop for Fleet {
 
 /// The database with its newest schema, and a log as it is on a server that was busy before.
 pub async fn prepare(cluster: &Cluster) {
+    prepare_database(cluster, DATABASE).await;
+    let mut admin = PgConnection::connect(cluster.superuser_url().expose()).await.expect("the cluster is ready");
+    wal::settle(&mut admin).await;
+}
+
+/// Another database with the newest schema.
+pub async fn prepare_database(cluster: &Cluster, name: &str) {
     let mut admin = PgConnection::connect(cluster.superuser_url().expose()).await.expect("the cluster is ready");
     schema::create_roles(&mut admin).await.expect("the superuser may create roles");
-    schema::create_database(&mut admin, DATABASE, None).await.expect("the superuser may create a database");
-    let owner = cluster.url("krilin_owner", DATABASE);
+    schema::create_database(&mut admin, name, None).await.expect("the superuser may create a database");
+    let owner = cluster.url("krilin_owner", name);
     let mut owner = PgConnection::connect(owner.expose()).await.expect("the owner may connect");
     schema::migrate(&mut owner).await.expect("the migrations apply to an empty database");
-    wal::settle(&mut admin).await;
 }
 
 /// The two credentials in a directory of their own, as systemd would hand them over.

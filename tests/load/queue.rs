@@ -95,8 +95,7 @@ pub async fn bench() -> bool {
         Box::pin(flow::neighbour(&mut report, &ours)).await;
     }
     if wants("churn") || wants("pinned") {
-        churn::churn(&mut report, &ours, (&owner, &cluster.url("krilin_owner", DATABASE)), (minutes, wants("pinned")))
-            .await;
+        churn::churn(&mut report, &ours, &cluster, (minutes, wants("pinned"))).await;
     }
     report.figure("whole_s", begun.elapsed().as_secs_f64().round(), "s", Goal::Told);
     let holds = report.finish();
@@ -160,7 +159,7 @@ fn compare(report: &mut Report, names: [&'static str; 3], (mut ours, mut plain):
 async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool, superuser: &Secret) {
     let ended = "insert into krilin.job_history
             (id, kind, queue, args, state, priority, attempt, max_attempts, run_at, created_at, finished_at)
-        select gen_random_uuid(), 'noop', 'bench', '{}', 'done', 0, 1, 3, krilin.now(), krilin.now(), krilin.now()
+        select krilin.new_id(), 'noop', 'bench', '{}', 'done', 0, 1, 3, krilin.now(), krilin.now(), krilin.now()
         from generate_series(1, $1)";
     let clear = async || {
         let both = "truncate krilin.jobs, krilin.job_history";
@@ -189,7 +188,7 @@ async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool, superuser: &Se
 
 /// Lets what was just written be as if it had lain there for long: seen, counted, and on the disk. Otherwise the drain after
 /// it pays for writing it back.
-async fn settle(superuser: &Secret) {
+pub async fn settle(superuser: &Secret) {
     let mut connection = PgConnection::connect(superuser.expose()).await.expect("the cluster is there");
     for statement in ["vacuum analyze krilin.jobs, krilin.job_history", "checkpoint"] {
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("a superuser may");
@@ -264,7 +263,7 @@ backoff = { first = "1s", factor = 2.0, longest = "1m", jitter = 0.2 }
 "#;
 
 impl Ours {
-    fn new(pool: &PgPool) -> Self {
+    pub fn new(pool: &PgPool) -> Self {
         let own = POLICY.replace("\"bench\"", "\"own\"").replace("\"batch\"", "\"transaction\"");
         let policy = |kind: &str, text: &str| Policy::parse(kind, text, &[]).expect("it is written above");
         let policies = Policies::default()
