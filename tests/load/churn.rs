@@ -31,7 +31,7 @@ const TURNS: u32 = 6;
 /// At most so many jobs wait, and so many are enqueued at once.
 const WAITING_MAX: usize = 20_000;
 const AT_ONCE: usize = 5_000;
-/// Before the first minute begins, and before each stretch, while its worker starts.
+/// Before the first minute begins, and before each stretch, while what the other one left is drained.
 const WARM_UP: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_secs(1);
 /// The database that is fresh when the other is not.
@@ -112,7 +112,10 @@ impl<'a> Place<'a> {
     async fn beside(&self, fresh: &Self, alone: Duration, part: Duration) -> (f64, f64) {
         fresh.begin().await;
         self.begin().await;
+        // The workers stay, as they would for ten minutes: a new one looks over all that has died once more.
+        let old_worker = self.ours.worker();
         eprintln!("alone {:>8.0} /s", self.run(alone).await);
+        let fresh_worker = fresh.ours.worker();
         fresh.run(WARM_UP).await;
         let (mut last, mut first) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
@@ -120,13 +123,13 @@ impl<'a> Place<'a> {
             first.push(fresh.run(part / TURNS).await);
             eprintln!("turn  {:>8.0} /s, fresh {:>8.0} /s", last[last.len() - 1], first[first.len() - 1]);
         }
+        tokio::join!(old_worker.stop(), fresh_worker.stop());
         (quantile(&mut last, 0.5), quantile(&mut first, 0.5))
     }
 
-    /// Jobs come and go for `time`: how many in a second.
+    /// Jobs come for `time`, and the worker that is there has them go: how many in a second.
     #[expect(clippy::cast_precision_loss, reason = "counts of jobs")]
     async fn run(&self, time: Duration) -> f64 {
-        let worker = self.ours.worker();
         let done = AtomicBool::new(false);
         let producing = async {
             while !done.load(Ordering::Relaxed) {
@@ -147,7 +150,6 @@ impl<'a> Place<'a> {
             rate
         };
         let ((), rate) = tokio::join!(producing, measuring);
-        worker.stop().await;
         rate
     }
 }

@@ -186,8 +186,8 @@ async fn beside(report: &mut Report, ours: &Ours, owner: &PgPool, superuser: &Se
     report.figure("finished_1m_vs_empty", quantile(&mut finished, 0.5) / empty, "x", Goal::AtLeast(0.95));
 }
 
-/// Lets what was just written be as if it had lain there for long: seen, counted, and on the disk. Otherwise the drain after
-/// it pays for writing it back.
+/// Lets what was just written be as if it had lain there for long: seen, counted, and on the disk, so that no drain after it
+/// writes it back.
 pub async fn settle(superuser: &Secret) {
     let mut connection = PgConnection::connect(superuser.expose()).await.expect("the cluster is there");
     for statement in ["vacuum analyze krilin.jobs, krilin.job_history", "checkpoint"] {
