@@ -68,9 +68,10 @@ impl fmt::Display for Proof {
             f,
             "{jobs_sent} jobs sent over HTTP, {jobs_done} done, {jobs_lost} lost, {jobs_applied_twice} applied twice."
         )?;
+        let (jobs, them) = if *jobs_in_hand == 1 { ("job", "it") } else { ("jobs", "them") };
         writeln!(
             f,
-            "The worker was killed with {jobs_in_hand} jobs in hand; another ended them {:.1} s later.",
+            "The worker was killed with {jobs_in_hand} {jobs} in hand; another ended {them} {:.1} s later.",
             self.rescue_s
         )?;
         write!(f, "All of it in {:.1} s.", self.elapsed_s)
