@@ -234,18 +234,18 @@ end $$;
 
 -- The pick of a queue for which nothing is set: all users weigh the same and each key runs one job at a time. Then one statement
 -- finds what krilin.pick would go round for, at less than half the cost; the second locks it.
+--
+-- In, beside what krilin.pick is given: the lanes in which a job with a key runs, and the most that a job can cost (null for any).
+-- Out, beside what it gives: the units that the rows cost together.
 create function krilin.pick_freely(
-    of_queue text, most integer, turn uuid, turn_left integer,
-    out picked tid[], out next_turn uuid, out next_left integer, out more boolean, out held boolean)
+    of_queue text, most integer, turn uuid, turn_left integer, busy_lanes bigint[], cost_max bigint,
+    out picked tid[], out next_turn uuid, out next_left integer, out more boolean, out held boolean, out spent bigint)
 language plpgsql as $$
 declare
     visits_max constant integer := 64;
     places tid[];
 begin
-    with busy as materialized (
-        select krilin.lane(j.concurrency_key) as lane from krilin.jobs j
-        where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null
-    ),
+    with busy as materialized (select b.lane from unnest(busy_lanes) as b (lane)),
     turns as materialized (
         select t.nth, t.line, b.n as busy, case when t.nth = 1 and turn_left > 0 and count(*) over () > 1 then turn_left
             else ceil(most::float8 / count(*) over ())::integer end as quota
@@ -299,8 +299,10 @@ begin
                 and (j.rank, j.seq) > (w.rank, w.seq)))
     into places, next_turn, next_left, more, held
     from last l;
-    picked := array(
-        select j.ctid from krilin.jobs j where j.ctid = any (places) and j.state = 'ready' for update skip locked);
+    select coalesce(array_agg(l.ctid), '{}'), coalesce(sum(l.cost), 0) into picked, spent from (
+        select j.ctid, least(coalesce(j.cost, 1), cost_max) as cost from krilin.jobs j
+        where j.ctid = any (places) and j.state = 'ready'
+        for update skip locked) l;
 end $$;
 
 -- Picks what a claim may take of a queue with users, keys or limits. Picks nothing of a queue that is paused.
@@ -327,6 +329,10 @@ declare
     cost_max bigint;
     has_users boolean;
     has_keys boolean;
+    all_running integer;
+    running integer;
+    running_of_users integer;
+    busy_lanes bigint[];
     runs jsonb;
     who record;
     quota integer;
@@ -337,7 +343,6 @@ declare
     user_taken integer;
     user_spent bigint;
     line record;
-    busy integer;
     lane_room integer;
     lane_units bigint;
     rows tid[];
@@ -353,7 +358,11 @@ begin
         and not exists (select from krilin.queue_users u where u.queue = of_queue)
         and not exists (select from krilin.queue_keys k where k.queue = of_queue)
     then
-        select p.* into picked, next_turn, next_left, more, held from krilin.pick_freely(of_queue, most, turn, turn_left) p;
+        busy_lanes := array(
+            select krilin.lane(j.concurrency_key) from krilin.jobs j
+            where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null);
+        select p.picked, p.next_turn, p.next_left, p.more, p.held into picked, next_turn, next_left, more, held
+        from krilin.pick_freely(of_queue, most, turn, turn_left, busy_lanes, null) p;
         return;
     end if;
     select * into everything from krilin.queues q where q.name = 'all';
@@ -365,13 +374,14 @@ begin
         return;
     end if;
     moment := krilin.now();
-    if everything.max_running is not null then
-        room := least(room, everything.max_running - (select count(*) from krilin.jobs j where j.state = 'running'));
-    end if;
-    if settings.max_running is not null then
-        room := least(room, settings.max_running - (
-            select count(*) from krilin.jobs j where j.state = 'running' and j.queue = of_queue));
-    end if;
+    -- All that is asked of what runs, in one pass over it: thousands of rows in a large fleet.
+    select count(*), count(*) filter (where j.queue = of_queue),
+        count(*) filter (where j.queue = of_queue and j.user_id is not null),
+        coalesce(array_agg(krilin.lane(j.concurrency_key))
+            filter (where j.queue = of_queue and j.concurrency_key is not null), '{}')
+    into all_running, running, running_of_users, busy_lanes
+    from krilin.jobs j where j.state = 'running';
+    room := least(room, everything.max_running - all_running, settings.max_running - running);
     if settings.rate_exact then
         units := krilin.units_left(of_queue, '', settings.rate_units, settings.rate_period, moment);
     elsif settings.rate_units is not null then
@@ -392,14 +402,11 @@ begin
     -- Where nothing that this claim may take can reach a limit, it takes as if there were none; unless that costs too much.
     if room = most and coalesce(units >= most, true) and not has_users and not has_keys and settings.max_running_per_key is null
         and settings.user_rate_units is null and settings.key_rate_units is null
-        and coalesce(settings.max_running_per_user - most >= (
-            select count(*) from krilin.jobs j where j.state = 'running' and j.queue = of_queue and j.user_id is not null), true)
+        and coalesce(settings.max_running_per_user - most >= running_of_users, true)
     then
-        select p.* into picked, next_turn, next_left, more, held from krilin.pick_freely(of_queue, most, turn, turn_left) p;
-        if units is not null then
-            units_taken := coalesce(
-                (select sum(least(coalesce(j.cost, 1), cost_max)) from krilin.jobs j where j.ctid = any (picked)), 0);
-        end if;
+        select p.picked, p.next_turn, p.next_left, p.more, p.held, case when units is not null then p.spent else 0 end
+        into picked, next_turn, next_left, more, held, units_taken
+        from krilin.pick_freely(of_queue, most, turn, turn_left, busy_lanes, cost_max) p;
         if coalesce(units_taken <= units, true) then
             if units_taken > 0 and settings.rate_exact then
                 perform krilin.spend(of_queue, '', units_taken, settings.rate_period, moment);
@@ -435,10 +442,7 @@ begin
         user_room := least(user_limit, room);
         if user_room > 0 and coalesce(user_units > 0, true) then
             -- As many lanes as it can take, and as many more as can be at their limit.
-            busy := coalesce(busy, (
-                select count(*) from krilin.jobs j
-                where j.state = 'running' and j.queue = of_queue and j.concurrency_key is not null));
-            for line in select * from krilin.lanes(of_queue, who.line, user_room + busy) loop
+            for line in select * from krilin.lanes(of_queue, who.line, user_room + cardinality(busy_lanes)) loop
                 exit when user_room <= 0 or user_units <= 0;
                 lane_room := user_room; lane_units := user_units;
                 if line.key is not null then
