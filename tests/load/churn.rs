@@ -16,8 +16,9 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::time::sleep;
 
 use crate::{
+    beside::{BESIDE, schedule, settle},
     fleet,
-    queue::{BESIDE, Ours, noop, settle},
+    queue::{Ours, noop},
     report::{Goal, Report, quantile},
 };
 
@@ -69,16 +70,6 @@ pub async fn churn(report: &mut Report, ours: &Ours, cluster: &Cluster, (minutes
 
 fn seconds(minutes: f64) -> Duration {
     Duration::from_secs_f64(minutes * 60.0)
-}
-
-/// Writes `count` jobs that are due from tomorrow on.
-pub async fn schedule(owner: &PgPool, count: i64) {
-    let statement =
-        "insert into krilin.jobs (id, kind, queue, args, state, priority, max_attempts, run_at, due_at, created_at)
-        select krilin.new_id(), 'noop', 'bench', '{}', 'scheduled', 0, 3, at, at, krilin.now()
-        from (select krilin.now() + interval '1 day' + n * interval '1 s' as at from generate_series(1, $1) as n) as n";
-    sqlx::raw_sql("set statement_timeout = 0").execute(owner).await.expect("anybody may");
-    sqlx::query(statement).bind(count).execute(owner).await.expect("the rows are written");
 }
 
 /// A database in which jobs come and go.

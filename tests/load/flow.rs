@@ -6,7 +6,7 @@ use std::{
 };
 
 use krilin::{
-    model::{flow::Change, id::UserId, job::NewJob},
+    model::{flow::Change, id::UserId, job::NewJob, secret::Secret},
     queue::worker::Lane,
 };
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
+    beside::settle,
     queue::{Ours, noop, rate},
     report::{Goal, Report, quantile},
 };
@@ -26,8 +27,8 @@ const USERS: u128 = 1_000;
 /// What the noisy user enqueues at once.
 const NOISE: usize = 100_000;
 /// Rounds of the neighbour, and the single jobs of the quiet half of each.
-const NEIGHBOUR_ROUNDS: usize = 3;
-const SINGLES: usize = 400;
+const NEIGHBOUR_ROUNDS: usize = 8;
+const SINGLES: usize = 200;
 /// The pause between two single jobs.
 const PAUSE: Duration = Duration::from_millis(8);
 /// What one `krilin work` runs at once unless it is told otherwise (`work.concurrency`).
@@ -81,12 +82,14 @@ pub async fn limits(report: &mut Report, ours: &Ours) {
 
 /// One user's single jobs, from the enqueue to the start: with nobody else there, and while another user's many are stored
 /// and run.
-pub async fn neighbour(report: &mut Report, ours: &Ours) {
+pub async fn neighbour(report: &mut Report, ours: &Ours, superuser: &Secret) {
     let worker = ours.worker_of(Lane::new("bench", CONCURRENCY));
     let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
     // The first ones find connections closed and plans unmade.
     singles(ours, 20, |_| true).await;
     for _ in 0..NEIGHBOUR_ROUNDS {
+        // Else what vacuums after the many before runs in the quiet.
+        settle(superuser).await;
         quiet.extend(singles(ours, SINGLES, |_| true).await);
         let until = ours.seen.count.load(Ordering::Relaxed) + NOISE;
         let lasts = |_| ours.seen.count.load(Ordering::Relaxed) < until;

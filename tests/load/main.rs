@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on has to say where")]
 
 mod action;
+mod beside;
 mod churn;
 mod crash;
 mod fleet;
