@@ -2,7 +2,7 @@
 //! Refuses an unknown kind, arguments that are too large, a key that stands for another request, and more waiting callers
 //! than [`BACKLOG`].
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -21,10 +21,11 @@ use crate::{
         duration,
         id::JobId,
         job::{Deadline, Enqueued, NewJob},
-        policy::Policies,
+        policy::{Policies, Policy},
     },
     store::{
         self, Stack,
+        copy::copy,
         enqueue::{self, NewRow, Refused, RowTies},
     },
     telemetry,
@@ -88,7 +89,7 @@ impl Enqueuer {
 
     /// One job; the insert may be shared with other callers'.
     pub(super) async fn one(&self, job: NewJob) -> Result<Enqueued, Error> {
-        if !job.children.is_empty() || job.deadline.is_some() || self.deadline_of(&job.kind).is_some() {
+        if self.is_tied(&job) {
             let mut done = self.many(vec![job]).await?;
             return Ok(done.remove(0));
         }
@@ -100,9 +101,32 @@ impl Enqueuer {
 
     /// Many jobs, all or none.
     pub(super) async fn many(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
+        if (enqueue::COPY_MIN..=INSERT_MAX).contains(&jobs.len()) && jobs.iter().all(|job| self.is_alone(job)) {
+            return self.stream(jobs).await;
+        }
         let rows = self.rows(jobs)?;
         let done = self.inserter.all(&rows).await?;
         self.inserter.announce(&rows, &done);
+        Ok(done)
+    }
+
+    /// Many jobs with neither keys nor ties, all or none; each is made a row while Postgres takes in those before it.
+    async fn stream(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
+        jobs.iter().try_for_each(|job| self.policy_for(job).map(drop))?;
+        let (mut done, mut queues) = (Vec::with_capacity(jobs.len()), BTreeSet::new());
+        let rows = jobs.into_iter().map(|job| {
+            let row = self.row(job)?;
+            done.push(Enqueued::new(row.id));
+            if row.is_due() && !queues.contains(&row.queue) {
+                queues.insert(row.queue.clone());
+            }
+            Ok::<_, Error>(row)
+        });
+        let mut db = self.inserter.stack.take().await?;
+        let copied = copy(&mut db, rows).await;
+        db.after(copied)??;
+        self.inserter.metrics.enqueued(done.len());
+        self.inserter.notices.ready(queues.iter().map(String::as_str));
         Ok(done)
     }
 
@@ -138,6 +162,15 @@ impl Enqueuer {
         if count > INSERT_MAX { Err(Error::TooMany(count)) } else { Ok(rows) }
     }
 
+    fn is_tied(&self, job: &NewJob) -> bool {
+        !job.children.is_empty() || job.deadline.is_some() || self.deadline_of(&job.kind).is_some()
+    }
+
+    /// Whether it has neither a key nor ties.
+    fn is_alone(&self, job: &NewJob) -> bool {
+        job.unique.is_none() && job.idempotency.is_none() && !self.is_tied(job)
+    }
+
     fn deadline_of(&self, kind: &str) -> Option<Deadline> {
         self.policies.get(kind)?.deadline.map(|length| Deadline::Within(length.0))
     }
@@ -163,18 +196,19 @@ impl Enqueuer {
         Ok(row)
     }
 
+    /// The policy of the job's kind; an error where the job cannot be taken, whatever its arguments.
+    fn policy_for(&self, job: &NewJob) -> Result<&Policy, Error> {
+        let policy = self.policies.get(&job.kind).ok_or_else(|| Error::UnknownKind(job.kind.clone()))?;
+        wrong(job, policy).map_or(Ok(policy), |wrong| Err(Error::Unfit(wrong)))
+    }
+
     fn row(&self, job: NewJob) -> Result<NewRow, Error> {
-        let Some(policy) = self.policies.get(&job.kind) else { return Err(Error::UnknownKind(job.kind)) };
+        let policy = self.policy_for(&job)?;
         let args = serde_json::to_string(&job.args).map_err(|cause| Error::Unfit(cause.to_string()))?;
-        let max_attempts = job.max_attempts.unwrap_or(policy.max_attempts);
-        let priority = job.priority.unwrap_or(policy.priority);
-        let deadline = job.deadline.or_else(|| self.deadline_of(&job.kind));
         if args.len() > ARGS_MAX_BYTES {
             return Err(Error::Unfit(format!("the arguments have {} bytes; {ARGS_MAX_BYTES} are allowed", args.len())));
         }
-        if let Some(wrong) = wrong(&job, max_attempts, priority) {
-            return Err(Error::Unfit(wrong));
-        }
+        let deadline = job.deadline.or_else(|| self.deadline_of(&job.kind));
         let key = || policy.key(&job.kind, job.user_id, job.app_id.as_ref());
         let concurrency_key = job.concurrency_key.clone().or_else(key);
         let cost = job.cost.map_or(policy.own_cost(), |cost| i32::try_from(cost).ok());
@@ -185,8 +219,8 @@ impl Enqueuer {
             queue: policy.queue.clone(),
             kind: job.kind,
             args,
-            priority,
-            max_attempts: i32::try_from(max_attempts).expect("at most a hundred"),
+            priority: job.priority.unwrap_or(policy.priority),
+            max_attempts: i32::try_from(job.max_attempts.unwrap_or(policy.max_attempts)).expect("at most a hundred"),
             run_at: job.run_at,
             delay: job.delay,
             cause: job.cause,

@@ -6,11 +6,13 @@ use super::enqueue::{KEY_MAX_BYTES, PERIOD_MIN, WAIT_LONGEST};
 use crate::model::{
     flow::UNITS_MAX,
     job::{NewJob, OnConflict, Unique},
-    policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX},
+    policy::{MAX_ATTEMPTS_LIMIT, PRIORITY_MAX, Policy},
 };
 
-/// What is wrong with a job beside its kind and the size of its arguments; nothing when it fits.
-pub(super) fn wrong(job: &NewJob, max_attempts: u32, priority: i16) -> Option<String> {
+/// What is wrong with a job of a kind with this policy, beside the size of its arguments; nothing when it fits.
+pub(super) fn wrong(job: &NewJob, policy: &Policy) -> Option<String> {
+    let (max_attempts, priority) =
+        (job.max_attempts.unwrap_or(policy.max_attempts), job.priority.unwrap_or(policy.priority));
     let unique = job.unique.as_ref();
     let keys = [
         unique.map(|unique| &unique.key),

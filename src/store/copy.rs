@@ -1,5 +1,7 @@
 //! Many new jobs in one `copy`. Refuses what an insert would: a row that does not fit undoes all.
 
+use std::borrow::Borrow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{
     Encode, PgConnection, Postgres,
@@ -21,18 +23,36 @@ const JSONB_VERSION: u8 = 1;
 /// Bytes that are sent at once; so Postgres reads while we write.
 const CHUNK: usize = 64 * 1024;
 
-/// Inserts `rows`, all or none. None of them may have a key or be tied.
-pub async fn copy(db: &mut PgConnection, rows: &[&NewRow]) -> Result<(), Error> {
+/// Why the rows stopped coming, where they did.
+type Stopped<E> = Result<(), E>;
+
+/// Inserts `rows`, all or none. None of them may have a key or be tied. They are asked for while Postgres takes in those before
+/// them; when one of them is an error, nothing was done, and that is what comes back.
+pub async fn copy<R: Borrow<NewRow>, E>(
+    db: &mut PgConnection,
+    rows: impl Iterator<Item = Result<R, E>>,
+) -> Result<Stopped<E>, Error> {
     let now = within(sqlx::query_scalar("select krilin.now()").fetch_one(&mut *db)).await?;
     within(send(db, rows, now)).await
 }
 
-async fn send(db: &mut PgConnection, rows: &[&NewRow], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+async fn send<R: Borrow<NewRow>, E>(
+    db: &mut PgConnection,
+    rows: impl Iterator<Item = Result<R, E>>,
+    now: DateTime<Utc>,
+) -> Result<Stopped<E>, sqlx::Error> {
     let mut copy: PgCopyIn<_> = db.copy_in_raw(include_str!("sql/copy.sql")).await?;
     let mut data = Data::default();
     data.0.extend(HEADER);
     for row in rows {
-        data.row(row, now)?;
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                copy.abort("a row is missing").await?;
+                return Ok(Err(error));
+            }
+        };
+        data.row(row.borrow(), now)?;
         if data.0.len() >= CHUNK {
             copy.send(&data.0[..]).await?;
             data.0.clear();
@@ -41,7 +61,7 @@ async fn send(db: &mut PgConnection, rows: &[&NewRow], now: DateTime<Utc>) -> Re
     data.0.extend(END.to_be_bytes());
     copy.send(&data.0[..]).await?;
     copy.finish().await?;
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// What was not sent yet.

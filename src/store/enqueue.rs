@@ -1,7 +1,7 @@
 //! Statements that make jobs, and the kinds as SQL knows them. Refuses nothing about the jobs themselves: the queue has
 //! checked them against the policy.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{
@@ -163,7 +163,7 @@ fn bound<'q>(sql: &'static str, rows: &[&'q NewRow]) -> Statement<'q> {
 
 /// From this many jobs on a `copy` is less work than an insert, though it asks for the time first and is planned anew: with
 /// 500 they are even, with 10,000 it takes a tenth less.
-const COPY_MIN: usize = 1_000;
+pub const COPY_MIN: usize = 1_000;
 
 /// Inserts `rows`, all or none, without what is below them. None of them may have a key.
 pub async fn insert(db: &mut PgConnection, rows: &[&NewRow]) -> Result<(), Error> {
@@ -177,7 +177,8 @@ pub async fn insert(db: &mut PgConnection, rows: &[&NewRow]) -> Result<(), Error
         return Ok(());
     }
     if rows.len() >= COPY_MIN {
-        return copy::copy(db, rows).await;
+        let Ok(()) = copy::copy(db, rows.iter().map(|row| Ok::<&NewRow, Infallible>(row))).await?;
+        return Ok(());
     }
     let Some(first) = rows.first() else { return Ok(()) };
     let statement = if rows.iter().all(|row| row.is_like(first)) {

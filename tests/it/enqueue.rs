@@ -9,6 +9,7 @@ use krilin::{
         clock::Clock,
         id::{JobId, UserId},
         job::{Enqueued, NewJob, State},
+        policy::PRIORITY_MAX,
     },
     queue::{ARGS_MAX_BYTES, Error, Filter, Queue, worker::Lane},
     store,
@@ -112,9 +113,18 @@ async fn a_copy_with_a_bad_job_stores_nothing_and_the_next_one_all() {
     let kit = Kit::new().await;
     let user = UserId::new(&SystemClock);
     let mut jobs: Vec<_> = mixed(2_000, user).collect();
-    jobs[700].args = json!("\0");
-    let refused = kit.queue.enqueue_many(jobs).await;
-    assert!(matches!(refused, Err(Error::Unfit(_))), "{refused:?}");
+    let good = jobs[700].clone();
+    // Postgres refuses the first, we the second when the others are under way, and the third before.
+    let bad = [
+        NewJob { args: json!("\0"), ..good.clone() },
+        NewJob { args: json!("x".repeat(ARGS_MAX_BYTES)), ..good.clone() },
+        NewJob { priority: Some(PRIORITY_MAX + 1), ..good },
+    ];
+    for bad in bad {
+        jobs[1_700] = bad;
+        let refused = kit.queue.enqueue_many(jobs.clone()).await;
+        assert!(matches!(refused, Err(Error::Unfit(_))), "{refused:?}");
+    }
     let mut undone = kit.world.pool.begin().await.unwrap();
     let in_it = kit.queue.enqueue_in(&mut undone, mixed(1_500, user).collect()).await.unwrap();
     assert_eq!(in_it.jobs.len(), 1_500);
