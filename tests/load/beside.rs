@@ -10,7 +10,7 @@ use krilin::{
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::{
-    fleet,
+    findings, fleet,
     queue::{MANY, Ours, rate},
     report::{Goal, Report, quantile},
 };
@@ -30,8 +30,8 @@ struct Place {
     rates: Vec<f64>,
 }
 
-/// Measures all three.
-pub async fn beside(report: &mut Report, cluster: &Cluster) {
+/// Measures all three; gives how many invariants do not hold then.
+pub async fn beside(report: &mut Report, cluster: &Cluster) -> usize {
     let names = ["krilin_empty", "krilin_future", "krilin_finished"];
     let mut places = Vec::new();
     for name in names {
@@ -49,16 +49,17 @@ pub async fn beside(report: &mut Report, cluster: &Cluster) {
         // Whoever was first is last the next time.
         places.rotate_left(1);
     }
-    let mut medians = [0.0; 3];
+    let (mut medians, mut broken) = ([0.0; 3], 0);
     for mut place in places {
         let number = names.iter().position(|name| *name == place.name).expect("it is one of them");
         medians[number] = quantile(&mut place.rates, 0.5);
-        place.leave(cluster).await;
+        broken += place.leave(cluster).await;
     }
     let [empty, future, finished] = medians;
     report.figure("drain_empty_per_s", empty.round(), "/s", Goal::Told);
     report.figure("future_1m_vs_empty", future / empty, "x", Goal::AtLeast(0.9));
     report.figure("finished_1m_vs_empty", finished / empty, "x", Goal::AtLeast(0.95));
+    broken
 }
 
 impl Place {
@@ -84,15 +85,23 @@ impl Place {
         settle(&self.superuser).await;
     }
 
-    /// Gives the disk back.
-    async fn leave(self, cluster: &Cluster) {
+    /// Gives the disk back, after a look at the invariants.
+    async fn leave(self, cluster: &Cluster) -> usize {
+        let broken = findings_in(&self.superuser).await;
         drop(self.ours);
         self.owner.close().await;
         let admin = cluster.url("postgres", DATABASE);
         let mut admin = PgConnection::connect(admin.expose()).await.expect("the cluster is there");
         let statement = format!("drop database {} with (force)", self.name);
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut admin).await.expect("a superuser may");
+        broken
     }
+}
+
+/// How many invariants do not hold in the database at this address.
+pub async fn findings_in(superuser: &Secret) -> usize {
+    let mut db = PgConnection::connect(superuser.expose()).await.expect("the cluster is there");
+    findings::count(&mut db).await
 }
 
 /// Writes `count` jobs that are due from tomorrow on.

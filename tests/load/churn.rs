@@ -16,7 +16,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::time::sleep;
 
 use crate::{
-    beside::{BESIDE, schedule, settle},
+    beside::{BESIDE, findings_in, schedule, settle},
     fleet,
     queue::{Ours, noop},
     report::{Goal, Report, quantile},
@@ -38,8 +38,14 @@ const LEAD: Duration = Duration::from_secs(1);
 /// The database that is fresh when the other is not.
 const FRESH: &str = "krilin_fresh";
 
-/// Runs both, or only the free one. `minutes` is another length for the free run; the pinned one takes twice as long.
-pub async fn churn(report: &mut Report, ours: &Ours, cluster: &Cluster, (minutes, pinned): (Option<f64>, bool)) {
+/// Runs both, or only the free one. `minutes` is another length for the free run; the pinned one takes twice as long. Gives how
+/// many invariants do not hold then in the fresh database.
+pub async fn churn(
+    report: &mut Report,
+    ours: &Ours,
+    cluster: &Cluster,
+    (minutes, pinned): (Option<f64>, bool),
+) -> usize {
     let free = minutes.unwrap_or(FREE_MINUTES);
     let part = seconds(free) / PARTS;
     fleet::prepare_database(cluster, FRESH).await;
@@ -52,7 +58,7 @@ pub async fn churn(report: &mut Report, ours: &Ours, cluster: &Cluster, (minutes
     report.figure("churn_last_per_s", last.round(), "/s", Goal::Told);
     report.figure("churn_last_vs_first", last / first, "x", Goal::AtLeast(0.9));
     if !pinned {
-        return;
+        return findings_in(&fresh.superuser).await;
     }
     let minutes = minutes.map_or(PINNED_MINUTES, |minutes| 2.0 * minutes);
     let mut reader = PgConnection::connect(old.superuser.expose()).await.expect("the cluster is there");
@@ -66,6 +72,7 @@ pub async fn churn(report: &mut Report, ours: &Ours, cluster: &Cluster, (minutes
     report.figure("free_per_s", free.round(), "/s", Goal::Told);
     report.figure("pinned_per_s", pinned.round(), "/s", Goal::Told);
     report.figure("pinned_snapshot_vs_free", pinned / free, "x", Goal::AtLeast(0.9));
+    findings_in(&fresh.superuser).await
 }
 
 fn seconds(minutes: f64) -> Duration {

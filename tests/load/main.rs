@@ -8,6 +8,7 @@ mod action;
 mod beside;
 mod churn;
 mod crash;
+mod findings;
 mod fleet;
 mod flow;
 #[path = "../it/hostile.rs"]

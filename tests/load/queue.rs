@@ -29,7 +29,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 
 use crate::{
-    beside, churn, fleet, flow, limit,
+    beside, churn, findings, fleet, flow, limit,
     report::{Goal, Report, quantile},
     wanted,
 };
@@ -69,6 +69,7 @@ pub async fn bench() -> bool {
     limit::prepare(&owner).await;
     let mut report = Report::new("queue");
     let ours = Ours::new(&pool);
+    let mut broken = 0;
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     if wants("rates") {
         let mut rounds = Rounds::default();
@@ -78,7 +79,7 @@ pub async fn bench() -> bool {
         rounds.tell(&mut report);
     }
     if wants("beside") {
-        beside::beside(&mut report, &cluster).await;
+        broken += beside::beside(&mut report, &cluster).await;
     }
     if wants("pickup") {
         pickup(&mut report, &ours, &pool).await;
@@ -90,8 +91,10 @@ pub async fn bench() -> bool {
         Box::pin(flow::neighbour(&mut report, &ours, &cluster.url("postgres", DATABASE))).await;
     }
     if wants("churn") || wants("pinned") {
-        churn::churn(&mut report, &ours, &cluster, (minutes, wants("pinned"))).await;
+        broken += churn::churn(&mut report, &ours, &cluster, (minutes, wants("pinned"))).await;
     }
+    broken += beside::findings_in(&cluster.url("postgres", DATABASE)).await;
+    findings::tell(&mut report, broken);
     report.figure("whole_s", begun.elapsed().as_secs_f64().round(), "s", Goal::Told);
     let holds = report.finish();
     cluster.stop().await.expect("the cluster is ours");

@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use tokio::time::sleep;
 
 use crate::{
-    fleet,
+    findings, fleet,
     report::{Goal, Report},
 };
 
@@ -54,6 +54,8 @@ pub async fn bench() -> bool {
     idle(&mut report, &cluster, &pool, &credentials).await;
     due(&mut report, &pool, &credentials).await;
     killed(&mut report, &pool, &credentials).await;
+    let mut db = pool.acquire().await.expect("the cluster is there").detach();
+    findings::tell(&mut report, findings::count(&mut db).await);
     let _ = fs::remove_dir_all(&credentials);
     cluster.stop().await.expect("the cluster is ours");
     report.finish()

@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 use self::{count::Counted, faults::Storm};
 use crate::{
-    fleet,
+    findings, fleet,
     report::{Goal, Report},
 };
 
@@ -146,7 +146,7 @@ fn report(counted: &Counted, settled: Duration, whole: Duration) -> bool {
     report.figure("jobs_rescued", counted.rescued as f64, "", Goal::AtLeast(1.0));
     report.figure("rescue_p99_s", counted.rescue_p99_s, "s", Goal::AtMost(RESCUE_GOAL_S));
     report.figure("recovered_95_s", counted.recovered_95_s, "s", Goal::AtMost(RECOVERY_GOAL_S));
-    report.figure("fsck_findings", counted.findings as f64, "", Goal::Is(0.0));
+    findings::tell(&mut report, counted.findings);
     for (name, times) in &counted.faults {
         report.figure(*name, *times as f64, "", Goal::AtLeast(1.0));
     }

@@ -1,16 +1,12 @@
 //! What the tables say after the storm.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use krilin::{
-    jobs::retention::{HISTORY_KEPT, KEYS_KEPT},
-    queue::fsck,
-};
 use sqlx::PgPool;
 
 use super::faults::{Fault, Storm};
-use crate::report::quantile;
+use crate::{findings, report::quantile};
 
 /// Throughput is back when so much of the pace is reached.
 const RECOVERED: f64 = 0.95;
@@ -20,8 +16,6 @@ const WINDOW_S: i64 = 3;
 const RECOVERY_MAX_S: i64 = 300;
 /// How long before its session was cut off a claim may have begun whose answer was lost with it.
 const ANSWER: TimeDelta = TimeDelta::seconds(1);
-/// The longest one statement of fsck may run.
-const FSCK_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The figures.
 #[derive(Debug, Default)]
@@ -96,13 +90,7 @@ pub async fn count(pool: &PgPool, storm: &Storm, pace: f64) -> Counted {
             .await
             .expect("Postgres is back");
     counted.recovered_95_s = recovered(storm, &per_second(ended), pace);
-    let bounds = fsck::bounds(KEYS_KEPT, HISTORY_KEPT, FSCK_TIMEOUT);
-    for finding in fsck::check(&mut db, &bounds).await.expect("Postgres is back") {
-        if !finding.holds() {
-            eprintln!("fsck: {finding:?}");
-            counted.findings += 1;
-        }
-    }
+    counted.findings = findings::count(&mut db).await;
     counted
 }
 

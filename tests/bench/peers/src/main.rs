@@ -19,13 +19,15 @@ use std::{fs, path::Path, process::ExitCode};
 use krilin_os::cluster::Cluster;
 
 use crate::{
-    report::Report,
+    report::{Goal, Report},
     run::{Ground, SYSTEMS},
     table::Table,
 };
 
 /// Rounds unless the command line says otherwise.
 const ROUNDS: usize = 3;
+/// Turns of the steady load in each round. A disk that stalls for a tenth of a second makes one of them slow, whoever's it is.
+const LOADS: usize = 5;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
     let chosen: Vec<String> = arguments.collect();
     let mut cluster = Cluster::throwaway().await.expect("a throwaway cluster starts");
     let mut table = Table::default();
+    let broken;
     {
         let mut ground = Ground::new(&cluster).await;
         let mut systems: Vec<_> = SYSTEMS
@@ -56,12 +59,20 @@ async fn main() -> ExitCode {
                 eprintln!("round {} of {rounds}: {}", round + 1, system.name);
                 ground.round(system, &mut table).await;
             }
+            for turn in 0..LOADS {
+                eprintln!("round {} of {rounds}: load {} of {LOADS}", round + 1, turn + 1);
+                for system in &ready {
+                    ground.load(system, &mut table).await;
+                }
+            }
         }
+        broken = ground.broken;
     }
     cluster.stop().await.expect("the cluster is ours");
     println!("{}", table.words());
     let mut report = Report::new("peers");
     table.figures(&mut report);
+    report.figure("fsck_findings", broken as f64, "", Goal::Is(0.0));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers.svg");
     fs::write(path, picture::draw(&table.panels(), "krilin")).expect("the picture can be written");
     ExitCode::from(u8::from(!report.finish()))

@@ -10,6 +10,8 @@ use std::{
 
 use krilin_os::{
     cluster::{Cluster, DATABASE},
+    jobs::retention::{HISTORY_KEPT, KEYS_KEPT},
+    queue::fsck,
     store::schema,
 };
 use serde_json::Value;
@@ -21,8 +23,9 @@ use tokio::{
 
 use crate::{http, table::Table, wal};
 
-/// Jobs of `bulk` and `drain`.
+/// Jobs of `bulk` and `drain`, and how often a round has them.
 const MANY: usize = 60_000;
+const MANY_TIMES: usize = 2;
 /// Jobs stored one by one: by one producer, by sixteen.
 const SINGLES: [(usize, usize, &str); 2] = [(2_000, 1, "enqueue1"), (8_000, 16, "enqueue16")];
 /// Jobs of the coalesced limit and of those over HTTP, which are faster.
@@ -32,7 +35,7 @@ const TRANSACTIONAL: usize = 10_000;
 /// Idle pickups, and the pause between two in milliseconds.
 const PICKUPS: [usize; 2] = [200, 10];
 /// The steady load: jobs per second, seconds.
-const PACED: [usize; 2] = [200, 10];
+const PACED: [usize; 2] = [200, 2];
 /// How long an idle worker is up before its memory is read, in seconds.
 const IDLE: usize = 4;
 /// How often the memory of a draining worker is read.
@@ -85,6 +88,9 @@ pub struct Ground {
     admin: PgPool,
     urls: Box<dyn Fn(&str) -> String + Send + Sync>,
     owned: String,
+    superuser: String,
+    /// How often an invariant of Krilin's queue did not hold after a measure.
+    pub broken: usize,
 }
 
 impl Ground {
@@ -102,7 +108,8 @@ impl Ground {
             _ => krilin_os::cluster::url(&directory, "postgres", &database(name)),
         };
         let owned = cluster.url("krilin_owner", DATABASE).expose().to_owned();
-        Self { admin: admin.expect("the cluster is ready"), urls: Box::new(urls), owned }
+        let superuser = cluster.url("postgres", DATABASE).expose().to_owned();
+        Self { admin: admin.expect("the cluster is ready"), urls: Box::new(urls), owned, superuser, broken: 0 }
     }
 
     /// Makes the system's database and schema. Says why when it does not run here.
@@ -119,31 +126,47 @@ impl Ground {
         self.ask(system, "setup", &[]).await.map(drop)
     }
 
-    /// One round: every measure once.
+    /// One round: every measure once or a few times, but for the steady load.
     pub async fn round(&mut self, system: &System, table: &mut Table) {
         let name = system.name;
         for (jobs, producers, measure) in SINGLES {
             self.empty(system).await;
             self.rate(system, "enqueue", &[jobs, producers], measure, table).await;
         }
-        self.empty(system).await;
-        self.rate(system, "bulk", &[MANY], "bulk", table).await;
-        self.rate(system, "drain", &[MANY], "drain", table).await;
+        for _ in 0..MANY_TIMES {
+            self.empty(system).await;
+            self.rate(system, "bulk", &[MANY], "bulk", table).await;
+            self.rate(system, "drain", &[MANY], "drain", table).await;
+        }
         if system.kind != Kind::Peer {
             self.beyond(system, table).await;
         }
-        for (command, numbers, measure) in [("pickup", PICKUPS, "idle"), ("paced", PACED, "load200")] {
-            self.empty(system).await;
-            if let Some(said) = self.try_ask(system, command, &numbers).await {
-                for part in ["p50", "p99"] {
-                    let value = said[format!("{part}_ms")].as_f64().unwrap_or(f64::NAN);
-                    table.add(name, &format!("{measure}_{part}_ms"), value);
-                }
-            }
-        }
+        self.waits(system, ("pickup", PICKUPS, "idle"), table).await;
         self.empty(system).await;
         if let Ok((_, memory)) = self.watched(system, "idle", &[IDLE]).await {
             table.add(name, "rss_idle_mb", memory.last);
+        }
+    }
+
+    /// The steady load, once.
+    pub async fn load(&mut self, system: &System, table: &mut Table) {
+        self.waits(system, ("paced", PACED, "load200"), table).await;
+    }
+
+    async fn waits(
+        &mut self,
+        system: &System,
+        (command, numbers, measure): (&str, [usize; 2], &str),
+        table: &mut Table,
+    ) {
+        self.empty(system).await;
+        // What others wrote is on the disk, and no commit waits for it.
+        sqlx::raw_sql("checkpoint").execute(&self.admin).await.expect("the superuser may");
+        if let Some(said) = self.try_ask(system, command, &numbers).await {
+            for part in ["p50", "p99"] {
+                let value = said[format!("{part}_ms")].as_f64().unwrap_or(f64::NAN);
+                table.add(system.name, &format!("{measure}_{part}_ms"), value);
+            }
         }
     }
 
@@ -199,8 +222,21 @@ impl Ground {
         (row.0, row.1 as f64)
     }
 
-    async fn empty(&self, system: &System) {
+    async fn empty(&mut self, system: &System) {
+        if system.kind == Kind::Ours {
+            self.broken += self.findings().await;
+        }
         self.ask(system, "empty", &[]).await.expect("its tables can be emptied");
+    }
+
+    /// What `krilin queue fsck` finds, each told.
+    async fn findings(&self) -> usize {
+        let mut db = PgConnection::connect(&self.superuser).await.expect("the cluster is there");
+        let bounds = fsck::bounds(KEYS_KEPT, HISTORY_KEPT, fsck::TIMEOUT);
+        let findings = fsck::check(&mut db, &bounds).await.expect("the cluster is there");
+        let broken: Vec<_> = findings.iter().filter(|finding| !finding.holds()).collect();
+        broken.iter().for_each(|finding| eprintln!("fsck: {finding:?}"));
+        broken.len()
     }
 
     async fn ask(&self, system: &System, command: &str, numbers: &[usize]) -> Result<Value, String> {
