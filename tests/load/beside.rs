@@ -87,7 +87,7 @@ impl Place {
 
     /// Gives the disk back, after a look at the invariants.
     async fn leave(self, cluster: &Cluster) -> usize {
-        let broken = findings_in(&self.superuser).await;
+        let broken = findings::count_at(&self.superuser).await;
         drop(self.ours);
         self.owner.close().await;
         let admin = cluster.url("postgres", DATABASE);
@@ -96,12 +96,6 @@ impl Place {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut admin).await.expect("a superuser may");
         broken
     }
-}
-
-/// How many invariants do not hold in the database at this address.
-pub async fn findings_in(superuser: &Secret) -> usize {
-    let mut db = PgConnection::connect(superuser.expose()).await.expect("the cluster is there");
-    findings::count(&mut db).await
 }
 
 /// Writes `count` jobs that are due from tomorrow on.

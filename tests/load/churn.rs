@@ -16,8 +16,8 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::time::sleep;
 
 use crate::{
-    beside::{BESIDE, findings_in, schedule, settle},
-    fleet,
+    beside::{BESIDE, schedule, settle},
+    findings, fleet,
     queue::{Ours, noop},
     report::{Goal, Report, quantile},
 };
@@ -58,7 +58,7 @@ pub async fn churn(
     report.figure("churn_last_per_s", last.round(), "/s", Goal::Told);
     report.figure("churn_last_vs_first", last / first, "x", Goal::AtLeast(0.9));
     if !pinned {
-        return findings_in(&fresh.superuser).await;
+        return findings::count_at(&fresh.superuser).await;
     }
     let minutes = minutes.map_or(PINNED_MINUTES, |minutes| 2.0 * minutes);
     let mut reader = PgConnection::connect(old.superuser.expose()).await.expect("the cluster is there");
@@ -72,7 +72,7 @@ pub async fn churn(
     report.figure("free_per_s", free.round(), "/s", Goal::Told);
     report.figure("pinned_per_s", pinned.round(), "/s", Goal::Told);
     report.figure("pinned_snapshot_vs_free", pinned / free, "x", Goal::AtLeast(0.9));
-    findings_in(&fresh.superuser).await
+    findings::count_at(&fresh.superuser).await
 }
 
 fn seconds(minutes: f64) -> Duration {

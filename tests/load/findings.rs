@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use krilin::{
     jobs::retention::{HISTORY_KEPT, KEYS_KEPT},
+    model::secret::Secret,
     queue::fsck,
 };
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::report::{Goal, Report};
 
@@ -22,6 +23,12 @@ pub async fn count(db: &mut PgConnection) -> usize {
         eprintln!("fsck: {finding:?}");
     }
     broken.len()
+}
+
+/// The same in the database at this address.
+pub async fn count_at(superuser: &Secret) -> usize {
+    let mut db = PgConnection::connect(superuser.expose()).await.expect("the cluster is there");
+    count(&mut db).await
 }
 
 /// The figure: none is to be found.

@@ -93,7 +93,7 @@ pub async fn bench() -> bool {
     if wants("churn") || wants("pinned") {
         broken += churn::churn(&mut report, &ours, &cluster, (minutes, wants("pinned"))).await;
     }
-    broken += beside::findings_in(&cluster.url("postgres", DATABASE)).await;
+    broken += findings::count_at(&cluster.url("postgres", DATABASE)).await;
     findings::tell(&mut report, broken);
     report.figure("whole_s", begun.elapsed().as_secs_f64().round(), "s", Goal::Told);
     let holds = report.finish();
