@@ -137,7 +137,8 @@ async fn a_queue_that_is_gone_keeps_no_connection() {
         for done in ids {
             kit.ended(done.job_id).await;
         }
-        assert!(queue.stack().at_hand() > 0, "they were at hand");
+        // A claim may have the last of them in hand.
+        until(async || (queue.stack().at_hand() > 0).then_some(())).await;
         worker.stop().await;
     }
     let all = (0..4).map(|_| pool.acquire());
