@@ -92,34 +92,35 @@ comment on function krilin.lane(text) is 'A key''s lane within a user''s line. T
 create index jobs_lanes_idx on krilin.jobs (queue, krilin.line(user_id), krilin.lane(concurrency_key), rank, seq)
     where state = 'ready' and (user_id is not null or concurrency_key is not null);
 
+-- Of all that is found in jobs_lanes_idx, what lies before it may be the entries of many thousand jobs that have ended, until the
+-- next vacuum: whoever looks further in the same line begins where something was found.
+
 -- The users whose turn it is, in order: at most `most`, beginning with `after` when `it_too`, else with the next. Each is found by
--- one descent of jobs_lanes_idx.
+-- one descent of jobs_lanes_idx. Where a user's first job was seen, `lane`, `rank` and `seq` say so.
 create function krilin.turns(of_queue text, after uuid, it_too boolean, most integer)
-returns table (nth integer, line uuid) language sql stable as $$
-    with recursive first (line) as (
-        select case when it_too then after else (
-            select krilin.line(j.user_id) from krilin.jobs j
-            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
-                and krilin.line(j.user_id) > after
-            order by krilin.line(j.user_id) limit 1) end
-    ),
-    ring (nth, line, wrapped) as (
-        select 1, krilin.line(f.line), f.line is null from first f
+returns table (nth integer, line uuid, lane bigint, rank bigint, seq bigint) language sql stable as $$
+    with recursive ring (nth, line, lane, rank, seq, wrapped) as (
+        (select 1, krilin.line(f.line), f.lane, f.rank, f.seq, f.line is null
+         from (select) as one left join lateral (
+             select after as line, null::bigint as lane, null::bigint as rank, null::bigint as seq where it_too
+             union all
+             (select krilin.line(j.user_id), krilin.lane(j.concurrency_key), j.rank, j.seq from krilin.jobs j
+              where not it_too and j.state = 'ready' and j.queue = of_queue
+                  and (j.user_id is not null or j.concurrency_key is not null) and krilin.line(j.user_id) > after
+              order by krilin.line(j.user_id), krilin.lane(j.concurrency_key), j.rank, j.seq limit 1)) f on true)
         union all
-        select r.nth + 1, krilin.line(n.line), r.wrapped or n.line is null
-        from ring r cross join lateral (
-            select (
-                select krilin.line(j.user_id) from krilin.jobs j
-                where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
-                    and krilin.line(j.user_id) > r.line
-                order by krilin.line(j.user_id) limit 1) as line
-            offset 0) n
+        select r.nth + 1, krilin.line(n.line), n.lane, n.rank, n.seq, r.wrapped or n.line is null
+        from ring r left join lateral (
+            select krilin.line(j.user_id) as line, krilin.lane(j.concurrency_key) as lane, j.rank, j.seq from krilin.jobs j
+            where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
+                and krilin.line(j.user_id) > r.line
+            order by krilin.line(j.user_id), krilin.lane(j.concurrency_key), j.rank, j.seq limit 1) n on true
         where r.nth < most
             and not (n.line is null and (r.wrapped or r.line = krilin.line(null)))
             and not ((r.wrapped or n.line is null)
                 and (krilin.line(n.line) > after or krilin.line(n.line) = after and it_too))
     )
-    select r.nth, r.line from ring r
+    select r.nth, r.line, r.lane, r.rank, r.seq from ring r
     where r.line <> krilin.line(null)
         or exists (
             select from krilin.jobs j
@@ -131,13 +132,15 @@ returns table (nth integer, line uuid) language sql stable as $$
 $$;
 
 -- A user's lanes, at most `most`, the one whose first job is first before the others. `lane` is null for jobs with neither user nor
--- key, and `key` for those without a key; `place` is where the first job lies.
-create function krilin.lanes(of_queue text, of_line uuid, most integer)
+-- key, and `key` for those without a key; `place` is where the first job lies. What lies before `from_lane`, `from_rank` and `from_seq`
+-- is not looked at, unless they are null.
+create function krilin.lanes(of_queue text, of_line uuid, most integer, from_lane bigint, from_rank bigint, from_seq bigint)
 returns table (lane bigint, key text, rank bigint, seq bigint, place tid) language sql stable as $$
     with recursive found (n, lane, key, rank, seq, place) as (
         (select 1, krilin.lane(j.concurrency_key), j.concurrency_key, j.rank, j.seq, j.ctid from krilin.jobs j
          where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
-             and krilin.line(j.user_id) = of_line
+             and krilin.line(j.user_id) = of_line and (krilin.lane(j.concurrency_key), j.rank, j.seq)
+                 >= (coalesce(from_lane, -9223372036854775808), coalesce(from_rank, 0), coalesce(from_seq, 0))
          order by krilin.lane(j.concurrency_key), j.rank, j.seq limit 1)
         union all
         select f.n + 1, x.*
@@ -201,9 +204,10 @@ create function krilin.window_of(settings krilin.queues, subject text) returns i
         else settings.key_rate_period end
 $$;
 
--- Locks the first jobs of a lane: at most `most`, and what `units` allow. A job that costs more than all units of its rate takes all.
+-- Locks the first jobs of a lane from `from_rank` and `from_seq` on: at most `most`, and what `units` allow. A job that costs more than all units of its rate takes all.
 create function krilin.take(
-    of_queue text, of_line uuid, of_lane bigint, most integer, units bigint, cost_max bigint, out picked tid[], out taken integer, out spent bigint)
+    of_queue text, of_line uuid, of_lane bigint, from_rank bigint, from_seq bigint, most integer, units bigint, cost_max bigint,
+    out picked tid[], out taken integer, out spent bigint)
 language plpgsql as $$
 begin
     if of_lane is null then
@@ -213,6 +217,7 @@ begin
                 select j.ctid, least(coalesce(j.cost, 1), cost_max) as cost
                 from krilin.jobs j
                 where j.state = 'ready' and j.queue = of_queue and j.user_id is null and j.concurrency_key is null
+                    and (j.rank, j.seq) >= (from_rank, from_seq)
                 order by j.rank, j.seq
                 limit most
                 for update skip locked) r) p
@@ -225,6 +230,7 @@ begin
                 from krilin.jobs j
                 where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
                     and krilin.line(j.user_id) = of_line and krilin.lane(j.concurrency_key) = of_lane
+                    and (j.rank, j.seq) >= (from_rank, from_seq)
                 order by j.rank, j.seq
                 limit most
                 for update skip locked) r) p
@@ -247,7 +253,7 @@ declare
 begin
     with busy as materialized (select b.lane from unnest(busy_lanes) as b (lane)),
     turns as materialized (
-        select t.nth, t.line, b.n as busy, case when t.nth = 1 and turn_left > 0 and count(*) over () > 1 then turn_left
+        select t.nth, t.line, t.lane, t.rank, t.seq, b.n as busy, case when t.nth = 1 and turn_left > 0 and count(*) over () > 1 then turn_left
             else ceil(most::float8 / count(*) over ())::integer end as quota
         from krilin.turns(of_queue, turn, turn_left > 0, least(visits_max, most + 1)) t
         cross join (select count(*)::integer as n from busy) b
@@ -259,7 +265,7 @@ begin
             l.lane in (select b.lane from busy b)
             or row_number() over (partition by l.key order by t.nth) > 1) as is_busy
         from turns t cross join lateral krilin.lanes(
-            of_queue, t.line, t.quota + t.busy + least((t.nth - 1) * t.quota, most)) l
+            of_queue, t.line, t.quota + t.busy + least((t.nth - 1) * t.quota, most), t.lane, t.rank, t.seq) l
     ),
     candidates as (
         select l.nth, l.quota, l.rank, l.seq, l.place from lanes l where l.key is not null and not l.is_busy
@@ -268,12 +274,14 @@ begin
             select j.rank, j.seq, j.ctid from krilin.jobs j
             where j.state = 'ready' and j.queue = of_queue and (j.user_id is not null or j.concurrency_key is not null)
                 and krilin.line(j.user_id) = l.line and krilin.lane(j.concurrency_key) = l.lane
+                and (j.rank, j.seq) >= (l.rank, l.seq)
             order by j.rank, j.seq limit l.quota) r
         where l.key is null and l.lane is not null
         union all
         select l.nth, l.quota, r.* from lanes l cross join lateral (
             select j.rank, j.seq, j.ctid from krilin.jobs j
             where j.state = 'ready' and j.queue = of_queue and j.user_id is null and j.concurrency_key is null
+                and (j.rank, j.seq) >= (l.rank, l.seq)
             order by j.rank, j.seq limit l.quota) r
         where l.lane is null
     ),
@@ -417,7 +425,7 @@ begin
     end if;
 
     for who in
-        select t.nth, t.line, coalesce(u.weight, 1) as weight, coalesce(u.max_running, settings.max_running_per_user) as max_running,
+        select t.nth, t.line, t.lane, t.rank, t.seq, coalesce(u.weight, 1) as weight, coalesce(u.max_running, settings.max_running_per_user) as max_running,
             sum(coalesce(u.weight, 1)) over () as weights, count(*) over () as turns
         from krilin.turns(of_queue, turn, turn_left > 0, least(visits_max, most + 1)) t
         left join krilin.queue_users u on has_users and u.queue = of_queue and u.user_id = t.line
@@ -442,7 +450,10 @@ begin
         user_room := least(user_limit, room);
         if user_room > 0 and coalesce(user_units > 0, true) then
             -- As many lanes as it can take, and as many more as can be at their limit.
-            for line in select * from krilin.lanes(of_queue, who.line, user_room + cardinality(busy_lanes)) loop
+            for line in
+                select * from krilin.lanes(
+                    of_queue, who.line, user_room + cardinality(busy_lanes), who.lane, who.rank, who.seq)
+            loop
                 exit when user_room <= 0 or user_units <= 0;
                 lane_room := user_room; lane_units := user_units;
                 if line.key is not null then
@@ -459,7 +470,8 @@ begin
                     continue when lane_room <= 0 or lane_units <= 0;
                 end if;
                 select t.picked, t.taken, t.spent into rows, taken, spent
-                from krilin.take(of_queue, who.line, line.lane, lane_room, lane_units, cost_max) t;
+                from krilin.take(
+                    of_queue, who.line, line.lane, line.rank, line.seq, lane_room, lane_units, cost_max) t;
                 continue when taken = 0;
                 picked := picked || rows;
                 room := room - taken; user_room := user_room - taken; user_taken := user_taken + taken;

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    ends::Ends,
     execute::{Ack, Verdict, Work},
     floor::Floor,
     inbox::Inbox,
@@ -28,9 +29,8 @@ use super::{
 use crate::{
     clock::jittered,
     model::{
-        error::{Code, CtxError},
         id::JobId,
-        job::{ClaimedJob, Lease, State},
+        job::{ClaimedJob, Lease},
     },
     store::{
         Error, Stack, children,
@@ -68,6 +68,7 @@ pub(super) struct Feeder {
     pub(super) inbox: Arc<Inbox>,
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
+    pub(super) ends: Ends,
     pub(super) turns: Turns,
     pub(super) pace: Pace,
     pub(super) floor: Floor,
@@ -97,9 +98,10 @@ impl Feeder {
                 self.turns.look_again();
                 more = true;
             }
-            let claims = !draining && (more || !self.kept.endings.is_empty());
-            let limit = if claims { self.room() } else { 0 };
-            if limit > 0 || self.is_due(draining) {
+            // What has ended may let in what waits for a limit.
+            more |= self.ends.is_answered() && self.turns.is_held();
+            let limit = if more && !draining { self.room() } else { 0 };
+            if limit > 0 || self.is_due() {
                 match self.round(limit).await {
                     Ok(left) => {
                         self.part.beat();
@@ -125,22 +127,26 @@ impl Feeder {
 
     /// Waits for something to do; true when there may be jobs to claim.
     async fn rest(&mut self, more: bool, next_poll: Instant) -> bool {
-        let until = match self.kept.since {
+        let since = self.kept.since.filter(|_| self.ends.count() == 0);
+        let until = match since {
             Some(since) => since + ENDING_WAIT,
             // The window is full: what ends rings, and the poll comes after.
             None if more => Instant::now() + self.poll,
             None => next_poll,
         };
-        // The first ending sets the clock for those that share its commit; they need wake nobody.
-        let acks = match self.kept.since {
+        // The first ending sets the clock for those that share its commit; they need wake nobody. Nor do those that wait for
+        // the batch before theirs.
+        let acks = match since {
+            _ if self.ends.count() > 0 => usize::MAX,
             Some(_) => self.lane.batch.saturating_sub(self.kept.endings.len()),
             None => 1,
         };
         tokio::select! {
             biased;
+            () = self.bell.notified() => { self.turns.look_again(); true }
+            () = self.ends.answered() => false,
             () = self.inbox.holds(acks) => false,
             () = self.drain.bell.notified() => false,
-            () = self.bell.notified() => { self.turns.look_again(); true }
             () = self.shelf.is_low(), if more => false,
             () = tokio::time::sleep_until(until) => false,
         }
@@ -149,21 +155,28 @@ impl Feeder {
     /// How many to claim: nothing while the shelf is well filled, so that claims come in batches.
     fn room(&self) -> usize {
         let window = self.lane.concurrency + self.pace.ahead(&self.lane);
-        let ending = self.kept.endings.len() + self.kept.backs.len();
-        if self.shelf.len() > self.lane.low() {
+        let ending = self.kept.endings.len() + self.kept.backs.len() + self.ends.count();
+        let behind = self.ends.count() > 0 && self.kept.endings.len() >= self.lane.batch;
+        if behind || self.shelf.len() > self.lane.low() {
             return 0;
         }
         window.saturating_sub(self.kept.outstanding - ending).min(self.lane.batch)
     }
 
-    fn is_due(&self, draining: bool) -> bool {
-        let kept = &self.kept;
-        let full = kept.endings.len() >= self.lane.batch;
-        !kept.backs.is_empty()
-            || full
-            || !kept.bereft.is_empty()
-            || !kept.endings.is_empty() && (draining || self.shelf.len() <= self.lane.low())
-            || kept.since.is_some_and(|since| since.elapsed() >= ENDING_WAIT)
+    fn is_due(&self) -> bool {
+        let Kept { backs, bereft, .. } = &self.kept;
+        !backs.is_empty() || !bereft.is_empty() || self.ends.is_answered() || self.ends_are_due()
+    }
+
+    /// There is something to end, none is under way, and no more shall share the commit.
+    fn ends_are_due(&self) -> bool {
+        let Kept { endings, since, .. } = &self.kept;
+        !endings.is_empty()
+            && self.ends.count() == 0
+            && (endings.len() >= self.lane.batch
+                || self.drain.begun.load(Ordering::Acquire)
+                || self.shelf.len() <= self.lane.low()
+                || since.is_some_and(|since| since.elapsed() >= ENDING_WAIT))
     }
 
     fn keep(&mut self, ack: Ack) {
@@ -216,6 +229,9 @@ impl Feeder {
 
     /// Records what is kept and claims up to `limit`; says whether there may be more to claim.
     async fn round(&mut self, limit: usize) -> Result<bool, Error> {
+        if self.ends.is_answered() {
+            self.learn_ends().await?;
+        }
         if !self.kept.backs.is_empty() {
             self.put_back().await?;
         }
@@ -226,7 +242,9 @@ impl Feeder {
             }
             claimed => claimed?,
         };
-        self.kept.since = None;
+        if self.kept.endings.is_empty() {
+            self.kept.since = None;
+        }
         self.hold(claimed);
         self.wake_parents().await;
         Ok(more)
@@ -256,43 +274,47 @@ impl Feeder {
         }
     }
 
-    /// Ends what is kept and claims up to `limit`; gives what was claimed, and whether there may be more.
+    /// Sends what is kept to its end and claims up to `limit`; gives what was claimed, and whether there may be more.
     async fn claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
-        self.kept.order();
-        if limit > 0 && !self.kept.endings.is_empty() && self.turns.is_held() {
-            return self.end_and_claim(limit).await;
+        let held = limit > 0 && self.turns.is_held();
+        if held {
+            self.learn_ends().await?;
+        }
+        if self.ends_are_due() {
+            self.kept.order();
+            if held {
+                return self.end_and_claim(limit).await;
+            }
+            // Side by side with the claim, on another of Postgres' processes: neither needs what the other comes to.
+            self.ends.begin(mem::take(&mut self.kept.endings));
         }
         let turn = if limit > 0 { self.turns.next() } else { None };
-        // Two statements side by side, on two of Postgres' processes: neither needs what the other comes to.
         let (begun, look) = (Instant::now(), self.floor.next());
-        let both = Box::pin(futures::future::join(self.end(), self.take(limit, turn, look.after())));
-        let (found, claimed) = both.await;
-        let ended = found.map(|found| {
-            let endings = mem::take(&mut self.kept.endings);
-            self.ended(&endings, found);
-        });
-        let (jobs, more) = match claimed? {
+        match self.take(limit, turn, look.after()).await? {
             Some(claimed) => {
                 self.floor.learn(look, begun, &claimed);
-                self.learn(claimed, limit)
+                Ok(self.learn(claimed, limit))
             }
-            None => (Vec::new(), false),
-        };
-        if let Err(error) = ended {
-            self.hold(jobs);
-            return Err(error);
+            None => Ok((Vec::new(), false)),
         }
-        Ok((jobs, more))
     }
 
-    async fn end(&self) -> Result<Option<Vec<JobId>>, Error> {
-        let endings = &self.kept.endings;
-        if endings.is_empty() {
-            return Ok(None);
+    /// Learns what became of the ends under way, if there are any. Those that were not stored are kept.
+    async fn learn_ends(&mut self) -> Result<(), Error> {
+        let Some((mut endings, found)) = self.ends.next().await else { return Ok(()) };
+        match found {
+            Ok(found) => self.ended(&endings, found),
+            Err(error) => {
+                endings.append(&mut self.kept.endings);
+                self.kept.endings = endings;
+                self.kept.since.get_or_insert_with(Instant::now);
+                if !error.is_of_the_row() {
+                    return Err(error);
+                }
+                self.end_one_by_one().await?;
+            }
         }
-        let mut db = self.ground.durable.take().await?;
-        let found = leases::end(&mut *db, endings).await;
-        db.after(found)
+        Ok(())
     }
 
     async fn take(&self, limit: usize, turn: Option<Turn>, after: Option<Place>) -> Result<Option<Claimed>, Error> {
@@ -346,23 +368,10 @@ impl Feeder {
         }
     }
 
-    /// One of the endings cannot be stored (a result that is no JSON to Postgres): the others are, and that one is dead.
+    /// One of the endings cannot be stored: the others are.
     async fn end_one_by_one(&mut self) -> Result<(), Error> {
         while let Some(ending) = self.kept.endings.last().cloned() {
-            let found = match leases::end(self.ground.durable.pool(), std::slice::from_ref(&ending)).await {
-                Err(error) if error.is_of_the_row() => {
-                    tracing::error!(job.id = %ending.lease.job_id, error = %error, "the end of a job cannot be stored");
-                    let error = CtxError::new(Code::Internal, "what the job came to cannot be stored");
-                    let error = Some(super::execute::json(&error));
-                    let dead = Ending { state: State::Dead, result: None, error, ..ending.clone() };
-                    match leases::end(self.ground.durable.pool(), &[dead]).await {
-                        // Not even that: its lease runs out, and the reaper decides.
-                        Err(error) if error.is_of_the_row() => Some(Vec::new()),
-                        found => found?,
-                    }
-                }
-                found => found?,
-            };
+            let found = self.ends.alone(&ending).await?;
             self.kept.endings.pop();
             self.ended(&[ending], found);
         }
@@ -370,21 +379,7 @@ impl Feeder {
     }
 
     async fn put_back(&mut self) -> Result<(), Error> {
-        let found = match leases::put_back(self.ground.durable.pool(), &self.kept.backs).await {
-            Err(error) if error.is_of_the_row() && self.kept.backs.len() > 1 => {
-                // One at a time; what cannot be stored is left to its lease and the reaper.
-                for back in &self.kept.backs {
-                    match leases::put_back(self.ground.durable.pool(), std::slice::from_ref(back)).await {
-                        Err(error) if error.is_of_the_row() => {
-                            tracing::error!(job.id = %back.lease.job_id, error = %error, "a job cannot be put back");
-                        }
-                        found => _ = found?,
-                    }
-                }
-                Vec::new()
-            }
-            found => found?,
-        };
+        let found = self.ends.put_back(&self.kept.backs).await?;
         let backs = mem::take(&mut self.kept.backs);
         if backs.iter().any(|back| back.wait.is_some()) {
             self.ground.scheduled.notify_one();

@@ -3,6 +3,7 @@
 
 mod backend;
 pub mod complete;
+mod ends;
 mod enqueue;
 mod execute;
 mod feed;

@@ -17,6 +17,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use super::{
     Queue,
     backend::LaneBackend,
+    ends::Ends,
     execute::Execute,
     feed::{Feeder, Ground},
     floor::Floor,
@@ -69,7 +70,8 @@ pub struct Lane {
     /// Jobs claimed ahead of those; more while they end fast, at most a batch. Little: what is claimed waits for this
     /// worker alone.
     pub prefetch: usize,
-    /// The most jobs one statement claims or ends, and so the most that run twice when the worker dies before its commit.
+    /// The most jobs one statement claims. About as many may have run and wait for their end to be stored, beside those of which
+    /// it is being stored: they run again when the worker dies before.
     pub batch: usize,
 }
 
@@ -223,6 +225,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         inbox: inbox.clone(),
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
+        ends: Ends::new(&ground.durable),
         turns: Turns::default(),
         pace: Pace::default(),
         floor: Floor::default(),

@@ -56,6 +56,8 @@ async fn send<R: Borrow<NewRow>, E>(
         if data.0.len() >= CHUNK {
             copy.send(&data.0[..]).await?;
             data.0.clear();
+            // A socket that has room waits for nothing, and whoever else runs on this thread would wait for all the rows.
+            tokio::task::yield_now().await;
         }
     }
     data.0.extend(END.to_be_bytes());

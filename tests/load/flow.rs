@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     beside::settle,
-    queue::{Ours, noop, rate},
+    queue::{Ours, enqueue_all, noop, rate},
     report::{Goal, Report, quantile},
 };
 
@@ -93,8 +93,10 @@ pub async fn neighbour(report: &mut Report, ours: &Ours, superuser: &Secret) {
         quiet.extend(singles(ours, SINGLES, |_| true).await);
         let until = ours.seen.count.load(Ordering::Relaxed) + NOISE;
         let lasts = |_| ours.seen.count.load(Ordering::Relaxed) < until;
-        let (_, waits) = tokio::join!(ours.bulk_of(NOISE, |_| of(1)), singles(ours, usize::MAX, lasts));
-        noisy.extend(waits);
+        // Two users share no task.
+        let storing = tokio::spawn(enqueue_all(ours.queue.clone(), NOISE, |_| of(1)));
+        noisy.extend(singles(ours, usize::MAX, lasts).await);
+        storing.await.expect("it does not panic");
     }
     worker.stop().await;
     ours.empty().await;

@@ -271,10 +271,7 @@ impl Ours {
     /// The jobs 0 to `count`, [`BULK`] per call.
     pub async fn bulk_of(&self, count: usize, job: impl Fn(usize) -> NewJob) -> Duration {
         let begun = Instant::now();
-        for start in (0..count).step_by(BULK) {
-            let jobs = (start..count.min(start + BULK)).map(&job);
-            self.queue.enqueue_many(jobs.collect()).await.expect("enqueuing works");
-        }
+        enqueue_all(self.queue.clone(), count, job).await;
         begun.elapsed()
     }
 
@@ -310,6 +307,14 @@ impl Ours {
             .execute(&self.pool)
             .await
             .expect("the tables can be emptied");
+    }
+}
+
+/// Enqueues the jobs 0 to `count`, [`BULK`] per call.
+pub async fn enqueue_all(queue: Queue, count: usize, job: impl Fn(usize) -> NewJob) {
+    for start in (0..count).step_by(BULK) {
+        let jobs = (start..count.min(start + BULK)).map(&job);
+        queue.enqueue_many(jobs.collect()).await.expect("enqueuing works");
     }
 }
 

@@ -51,7 +51,9 @@ claimed as (
 )
 select claimed.*, flow.*
 from (
-    select exists (select from krilin.queues q where q.restricted and q.name in ($1, 'all')) or exists (
+    -- Jobs of a user were seen: no need to look once more past all that have ended.
+    select cardinality(p.picked) > 0 and p.next_turn <> krilin.line(null)
+        or exists (select from krilin.queues q where q.restricted and q.name in ($1, 'all')) or exists (
             select from krilin.jobs w
             where w.state = 'ready' and w.queue = $1 and (w.user_id is not null or w.concurrency_key is not null)
         ) as lanes,
