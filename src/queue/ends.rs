@@ -1,5 +1,6 @@
 //! Brings the ends of a lane's jobs to the database, one batch after the other, while its feeder claims: an end waits for
-//! the disk, and what is claimed need not. Refuses to lose any: what was not stored comes back.
+//! the disk, and what is claimed need not. Jobs that are to run again go the same way, without the company of the claim.
+//! Refuses to lose any: what was not stored comes back.
 
 use std::sync::Arc;
 
