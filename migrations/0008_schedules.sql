@@ -98,7 +98,7 @@ create table krilin.scheduler (
     tzdata text not null default ''
 );
 insert into krilin.scheduler default values;
-comment on table krilin.scheduler is 'Who looks first: a lease that only saves work, since any number of schedulers is safe.';
+comment on table krilin.scheduler is 'Who fires first: a lease that only saves work, since any number of schedulers is safe.';
 comment on column krilin.scheduler.tzdata is 'The newest zone data by which all schedules were reckoned.';
 grant select, update on krilin.scheduler to krilin_runtime;
 
@@ -109,8 +109,21 @@ begin
     update krilin.schedules
     set state = 'active', reason = null, due_at = krilin.now(), next_at = coalesce(next_at, krilin.now() + interval '1 day')
     where user_id = new.id and timezone = 'user' and cron is not null and state in ('active', 'parked');
+    perform pg_notify('krilin_schedules', '');
     return null;
 end $$;
 comment on function krilin.move_schedules() is 'Makes the schedules of a user whose zone has changed due for another look.';
 create trigger users_move_schedules after update of timezone on krilin.users
 for each row when (old.timezone is distinct from new.timezone) execute function krilin.move_schedules();
+
+-- The schedulers sleep until the earliest schedule they know of. They hear of others from the transaction that makes them,
+-- so that no maker can forget it, or die between the two. NOTIFY holds a lock while it commits; schedules are made seldom,
+-- and what a scheduler itself writes sets no origin.
+create function krilin.tell_schedulers() returns trigger language plpgsql set search_path = krilin, pg_temp as $$
+begin
+    perform pg_notify('krilin_schedules', '');
+    return null;
+end $$;
+comment on function krilin.tell_schedulers() is 'Tells the schedulers, at commit, that something may be due sooner.';
+create trigger schedules_tell after insert or update of origin on krilin.schedules
+for each statement execute function krilin.tell_schedulers();

@@ -97,7 +97,6 @@ impl Schedules {
         let decided =
             wanted.decide(ScheduleId::new(self.clock.as_ref()), now, zone.as_deref()).map_err(Error::Unfit)?;
         let made = schedules::upsert(&self.pool, std::slice::from_ref(&decided)).await?;
-        self.wake().await;
         let taken = || Error::State(format!("another schedule is named `{}` already, and not by you", decided.name));
         let (id, _) = made.first().copied().ok_or_else(taken)?;
         self.get(id, user).await
@@ -146,7 +145,10 @@ impl Schedules {
         }
         let turned = (&[State::Paused, State::Parked][..], State::Active);
         if schedules::turn(&self.pool, row.id, turned, None).await? {
-            self.wake().await;
+            // A hint: they look by themselves as well.
+            if let Err(error) = notices::notify_schedules(&self.pool).await {
+                tracing::debug!(%error, "the schedulers were not told; they look by themselves");
+            }
             return Ok(());
         }
         Err(Error::State(format!("only a paused or parked schedule can go on; this one is {}", row.state)))
@@ -174,13 +176,6 @@ impl Schedules {
         store::within(tx.commit()).await?;
         (self.bell)(&BTreeMap::from([(queue, 1)]));
         Ok(made.job.id)
-    }
-
-    /// Tells the schedulers that something may be due sooner. A hint: they look by themselves as well.
-    async fn wake(&self) {
-        if let Err(error) = notices::notify_schedules(&self.pool).await {
-            tracing::debug!(%error, "the schedulers were not told; they look by themselves");
-        }
     }
 }
 

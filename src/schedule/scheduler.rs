@@ -1,14 +1,18 @@
 //! The scheduler: looks when the earliest schedule is due, and makes its jobs.
 //!
 //! The fire's row in the ledger, its job and the schedule's next fire commit together, so any number of schedulers is
-//! safe and one that is killed loses nothing. A one-row lease says who looks first; the others look at what is
-//! [`STANDBY`] overdue. Refuses to rely on notices, and to let one schedule stand in the way of the others: one that
+//! safe and one that is killed loses nothing. A one-row lease says who fires first; the others fire
+//! what is [`STANDBY`] overdue. Refuses to rely on notices, and to let one schedule stand in the way of the others: one that
 //! cannot be written is parked alone.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
@@ -20,17 +24,20 @@ use crate::{
     model::{clock::Clock, id::WorkerId, policy::Policies, schedule::TZDATA},
     store::{
         self, Error, enqueue,
-        fires::{self, Due, Take},
+        fires::{self, Ahead, Due, Take},
         notices::{Listener, SCHEDULES_CHANNEL},
     },
     supervisor::Part,
 };
 
-/// The longest sleep: a schedule that was made meanwhile, unheard, is late by no more.
-pub const POLL: Duration = Duration::from_secs(1);
-/// What is overdue by this is anybody's: whoever looks first is dead or has too much to do.
+/// The longest sleep while it listens. What it was not told of, or a jump of the database's clock, makes a fire late by no
+/// more.
+pub const POLL: Duration = Duration::from_secs(10);
+/// The longest sleep while it does not, or while Postgres is away.
+pub const DEAF_POLL: Duration = Duration::from_secs(1);
+/// What is overdue by this is anybody's: whoever fires first is dead or has too much to do.
 pub const STANDBY: Duration = Duration::from_secs(1);
-/// How long the right to look first lasts unrenewed.
+/// How long the right to fire first lasts unrenewed. It is taken when something is due, so an idle scheduler writes nothing.
 const LEASE: Duration = Duration::from_secs(4);
 /// Schedules looked at in one transaction.
 const BATCH: i64 = 1_000;
@@ -40,8 +47,7 @@ const BATCHES_AT_ONCE: usize = 2;
 const RECKON_PAGE: i64 = 500;
 /// The shortest sleep, against spinning on what is due this instant.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
-/// The longest silence before the listening connection is tried, and the wait before listening again.
-const QUIET: Duration = Duration::from_secs(20);
+/// The wait before listening again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(3);
 
 /// Why a schedule is parked whose row, ledger or job Postgres refuses.
@@ -57,6 +63,15 @@ pub struct Scheduler {
     holder: Uuid,
 }
 
+/// The connection that hears of schedules that were made, while there is one. The looks are made on it, too: each proves
+/// that it is alive, and an idle scheduler keeps no other busy.
+#[derive(Default)]
+struct Ear {
+    listener: Option<Listener>,
+    /// When it was lost, or could not be had.
+    deaf_since: Option<Instant>,
+}
+
 impl Scheduler {
     /// A scheduler over `pool` that makes jobs of the kinds of `policies` and rings `bell` for them.
     pub fn new(pool: &PgPool, clock: Arc<dyn Clock>, policies: Policies, bell: Bell) -> Self {
@@ -66,11 +81,14 @@ impl Scheduler {
 
     /// Fires what is due until `stop`; `part` hears of each look. A database that is away is waited for.
     pub async fn run(self, stop: impl Future<Output = ()>, part: Part) {
-        let bell = Arc::new(Notify::new());
-        let hearing = tokio::spawn(hear(self.pool.clone(), bell.clone()));
+        let mut ear = Ear::default();
         let mut stop = pin!(stop);
         loop {
-            let sleep = match self.tick().await {
+            let looked = match ear.ahead(&self.pool).await {
+                Ok(ahead) => self.answer(ahead, ear.longest_sleep()).await,
+                Err(error) => Err(error),
+            };
+            let sleep = match looked {
                 Ok(sleep) => {
                     part.beat();
                     sleep
@@ -78,41 +96,46 @@ impl Scheduler {
                 Err(error) => {
                     part.turn();
                     tracing::warn!(%error, "looking at schedules failed; trying again");
-                    jittered(POLL)
+                    jittered(DEAF_POLL)
                 }
             };
             tokio::select! {
                 () = &mut stop => break,
-                () = tokio::time::sleep(sleep) => {}
-                () = bell.notified() => {}
+                () = ear.hear(sleep) => {}
             }
         }
-        hearing.abort();
         part.end();
         if let Err(error) = fires::release(&self.pool, self.holder).await {
-            tracing::debug!(%error, "the right to look first was not given back; it ends by itself");
+            tracing::debug!(%error, "the right to fire first was not given back; it ends by itself");
         }
     }
 
     /// One look at everything; gives how long to sleep.
     pub async fn tick(&self) -> Result<Duration, Error> {
-        let watch = fires::watch(&self.pool, self.holder, LEASE).await?;
-        let patience = if watch.mine { Duration::ZERO } else { STANDBY };
-        let overdue_ms = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        if watch.next_ms.is_some_and(|next| next <= -overdue_ms) {
-            let looked = self.fire(overdue_ms).await?;
-            // What is due and cannot be had is in another scheduler's hands.
-            return Ok(if looked > 0 { SHORTEST_SLEEP } else { jittered(POLL) });
+        self.answer(fires::ahead(&self.pool).await?, DEAF_POLL).await
+    }
+
+    /// Does what `ahead` calls for; gives how long to sleep, at most `longest`. While nothing is due it writes nothing.
+    async fn answer(&self, ahead: Ahead, longest: Duration) -> Result<Duration, Error> {
+        let stale = ahead.tzdata.as_str() < TZDATA;
+        let due = ahead.next_ms.is_some_and(|next| next <= 0);
+        if !due && !stale {
+            return Ok(sleep_until(ahead.next_ms, longest));
         }
-        if watch.mine && watch.tzdata.as_str() < TZDATA {
+        let first = fires::lead(&self.pool, self.holder, LEASE).await?;
+        let patience_ms = if first { 0 } else { i64::try_from(STANDBY.as_millis()).unwrap_or(i64::MAX) };
+        if ahead.next_ms.is_some_and(|next| next <= -patience_ms) {
+            let looked = self.fire(patience_ms).await?;
+            // What is due and cannot be had is in another scheduler's hands.
+            return Ok(if looked > 0 { SHORTEST_SLEEP } else { jittered(STANDBY) });
+        }
+        if first && stale {
             if fires::reckon_anew(&self.pool, TZDATA, RECKON_PAGE).await? == 0 {
                 fires::reckoned(&self.pool, TZDATA).await?;
             }
             return Ok(SHORTEST_SLEEP);
         }
-        let until =
-            watch.next_ms.filter(|_| watch.mine).map(|next| Duration::from_millis(u64::try_from(next).unwrap_or(0)));
-        Ok(until.unwrap_or(POLL).clamp(SHORTEST_SLEEP, jittered(POLL)))
+        Ok(sleep_until(ahead.next_ms.map(|next| next + patience_ms), longest))
     }
 
     /// Looks at everything that is due and overdue by `overdue_ms`; gives how many schedules that were.
@@ -179,21 +202,40 @@ impl Scheduler {
     }
 }
 
-/// Rings when another process has made something that may be due sooner; until dropped.
-async fn hear(pool: PgPool, bell: Arc<Notify>) {
-    loop {
-        let heard: Result<(), Error> = async {
-            let mut listener = Listener::on(&pool, &[SCHEDULES_CHANNEL]).await?;
-            loop {
-                if listener.next(QUIET).await?.is_some() {
-                    bell.notify_one();
-                }
+/// How long to sleep, at most `longest`, when the next schedule is due in so many milliseconds.
+fn sleep_until(next_ms: Option<i64>, longest: Duration) -> Duration {
+    let until = next_ms.map_or(longest, |next| Duration::from_millis(u64::try_from(next).unwrap_or(0)));
+    until.clamp(SHORTEST_SLEEP, jittered(longest))
+}
+
+impl Ear {
+    /// What lies ahead, as it is after it has begun to listen; over another connection of `pool` while it cannot.
+    async fn ahead(&mut self, pool: &PgPool) -> Result<Ahead, Error> {
+        if self.listener.is_none() && self.deaf_since.is_none_or(|since| since.elapsed() >= LISTEN_AGAIN) {
+            match Listener::on(pool, &[SCHEDULES_CHANNEL]).await {
+                Ok(listener) => self.listener = Some(listener),
+                Err(error) => self.lose(&error),
             }
         }
-        .await;
-        if let Err(error) = heard {
-            tracing::debug!(%error, "not listening for schedules; polling goes on");
+        let Some(listener) = &mut self.listener else { return fires::ahead(pool).await };
+        let looked = fires::ahead(listener.connection()).await;
+        looked.inspect_err(|error| self.lose(error))
+    }
+
+    /// Waits until somebody has made what may be due sooner, or it ceases to listen; at most for `longest`.
+    async fn hear(&mut self, longest: Duration) {
+        let Some(listener) = &mut self.listener else { return tokio::time::sleep(longest).await };
+        if let Err(error) = listener.heard(longest).await {
+            self.lose(&error);
         }
-        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+
+    fn longest_sleep(&self) -> Duration {
+        if self.listener.is_some() { POLL } else { DEAF_POLL }
+    }
+
+    fn lose(&mut self, error: &Error) {
+        tracing::debug!(%error, "not listening for schedules; looking oftener");
+        *self = Self { listener: None, deaf_since: Some(Instant::now()) };
     }
 }

@@ -200,31 +200,37 @@ pub async fn park(db: impl PgExecutor<'_>, id: ScheduleId, reason: &str) -> Resu
     Ok(())
 }
 
-/// How it stands between schedulers.
+/// What lies ahead of the schedulers.
 #[derive(Debug, Clone, FromRow)]
-pub struct Watch {
-    /// Whether this scheduler looks first.
-    pub mine: bool,
-    /// The milliseconds until the earliest schedule is due, negative when it is overdue.
+pub struct Ahead {
+    /// The milliseconds until the earliest schedule is due, rounded up; not above zero when it is due.
     pub next_ms: Option<i64>,
     /// The zone data by which all schedules were reckoned.
     pub tzdata: String,
 }
 
-/// Takes, renews or sees the lease of who looks first, and when the next schedule is due. A lease that is not old is left
-/// as it is. Rides on `scheduler_pkey` and `schedules_due_idx`.
-pub async fn watch(db: impl PgExecutor<'_>, holder: Uuid, length: std::time::Duration) -> Result<Watch, Error> {
+/// Looks when the next schedule is due, and writes nothing. Rides on `schedules_due_idx`.
+pub async fn ahead(db: impl PgExecutor<'_>) -> Result<Ahead, Error> {
     let statement = sqlx::query_as(
+        "select s.tzdata,
+             (select ceil(extract(epoch from d.due_at - krilin.now()) * 1000)::bigint
+              from krilin.schedules d where d.state = 'active' order by d.due_at limit 1) as next_ms
+         from krilin.scheduler s",
+    );
+    within(statement.fetch_one(db)).await
+}
+
+/// Takes, renews or sees the lease of who fires first; gives whether `holder` has it. A lease that is not old is left as it
+/// is. Rides on `scheduler_pkey`.
+pub async fn lead(db: impl PgExecutor<'_>, holder: Uuid, length: std::time::Duration) -> Result<bool, Error> {
+    let statement = sqlx::query_scalar(
         "with clock as materialized (select krilin.now() as now),
          renewed as (
              update krilin.scheduler s set holder = $1, held_until = clock.now + $2 from clock
              where s.held_until < clock.now or (s.holder = $1 and s.held_until < clock.now + $2 / 2)
              returning s.holder
          )
-         select coalesce((select holder from renewed), s.holder) = $1 as mine, s.tzdata,
-             (select (extract(epoch from d.due_at - clock.now) * 1000)::bigint
-              from krilin.schedules d where d.state = 'active' order by d.due_at limit 1) as next_ms
-         from krilin.scheduler s, clock",
+         select coalesce((select holder from renewed), s.holder) = $1 from krilin.scheduler s",
     );
     let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
     let length = PgInterval { months: 0, days: 0, microseconds: micros };

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{
-    PgExecutor, PgPool,
-    postgres::{PgListener, PgNotification},
-};
+use sqlx::{PgExecutor, PgPool, postgres::PgListener};
 
 use super::{Error, within};
 
@@ -13,7 +10,7 @@ use super::{Error, within};
 pub const JOBS_CHANNEL: &str = "krilin_jobs";
 /// Awaited jobs ended: the sender's origin and their ids.
 pub const FINISHED_CHANNEL: &str = "krilin_finished";
-/// A schedule was made that may be due sooner than others: no payload.
+/// A schedule may be due sooner than others: no payload. The transaction that makes one says so by itself.
 pub const SCHEDULES_CHANNEL: &str = "krilin_schedules";
 
 /// Sends one payload on each of the channels; an empty payload is left out. Postgres takes at most 8,000 bytes each.
@@ -25,7 +22,7 @@ pub async fn notify(db: impl PgExecutor<'_>, jobs: &str, finished: &str) -> Resu
     Ok(())
 }
 
-/// Says that schedules were made or changed.
+/// Says that a schedule goes on.
 pub async fn notify_schedules(db: impl PgExecutor<'_>) -> Result<(), Error> {
     within(sqlx::query("select pg_notify($1, '')").bind(SCHEDULES_CHANNEL).execute(db)).await?;
     Ok(())
@@ -55,8 +52,25 @@ impl Listener {
             within(sqlx::query("select 1").execute(&mut self.0)).await?;
             return Ok(None);
         };
-        let lost = || Error::Unavailable("the listening connection was lost".to_owned());
-        let notice: PgNotification = received?.ok_or_else(lost)?;
+        let notice = received?.ok_or_else(lost)?;
         Ok(Some((notice.channel().to_owned(), notice.payload().to_owned())))
     }
+
+    /// Waits for a notice, at most for `longest`; takes those that came with it. Whether the connection is alive when none
+    /// came shows at the next statement on it. An error as by [`Self::next`].
+    pub async fn heard(&mut self, longest: Duration) -> Result<(), Error> {
+        let Ok(received) = tokio::time::timeout(longest, self.0.try_recv()).await else { return Ok(()) };
+        received?.ok_or_else(lost)?;
+        while self.0.next_buffered().is_some() {}
+        Ok(())
+    }
+
+    /// The connection, for statements of its own. Notices that come meanwhile are kept.
+    pub fn connection(&mut self) -> impl PgExecutor<'_> {
+        &mut self.0
+    }
+}
+
+fn lost() -> Error {
+    Error::Unavailable("the listening connection was lost".to_owned())
 }

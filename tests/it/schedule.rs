@@ -151,7 +151,7 @@ async fn many_schedulers_fire_each_instant_once() {
     .await
     .unwrap();
     let schedulers: Vec<_> = (0..4).map(|_| scheduler(&stage.world.pool)).collect();
-    // Long enough that those who do not look first take part, too.
+    // Long enough that those who do not fire first take part, too.
     stage.world.advance(Duration::from_secs(5)).await;
     for _ in 0..3 {
         for looked in futures::future::join_all(schedulers.iter().map(Scheduler::tick)).await {

@@ -10,7 +10,7 @@ use krilin::{
     store::{self, schema},
     supervisor::Part,
 };
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
@@ -63,29 +63,74 @@ async fn fired(pool: &PgPool, count: usize) -> Vec<i64> {
     .await
 }
 
+/// A schedule that is due at once, made past all of our code.
+async fn made_by_sql(db: impl PgExecutor<'_>) {
+    let statement = sqlx::query(
+        "insert into krilin.schedules (id, name, origin, kind, args, once_at, timezone, anchor_at, next_at, due_at, tzdata,
+             created_at, updated_at)
+         select gen_random_uuid(), 'by sql', 'operator', 'retention', '{}', now, 'user', now, now, now, '2020a', now, now
+         from krilin.now() as now",
+    );
+    statement.execute(db).await.unwrap();
+}
+
+/// From now on nobody is told of schedules.
+async fn hush(world: &World) {
+    let statement = "alter table krilin.schedules disable trigger schedules_tell";
+    sqlx::query(statement).execute(&world.owner).await.unwrap();
+}
+
 #[tokio::test]
-async fn a_fire_comes_at_its_millisecond_and_without_notices_within_a_second() {
+async fn a_fire_comes_at_its_millisecond_and_untold_within_ten_seconds() {
     let world = World::new().await;
     let (pool, schedules) = (&world.pool, schedules(&world.pool));
     let running = Running::start(pool);
     soon(pool, &schedules, 400).await;
     fired(pool, 1).await;
-    // Nobody is told of this one.
-    sqlx::query(
-        "insert into krilin.schedules (id, name, origin, kind, args, once_at, timezone, anchor_at, next_at, due_at, tzdata,
-             created_at, updated_at)
-         select gen_random_uuid(), 'silent', 'operator', 'retention', '{}', now, 'user', now, now, now, '2020a', now, now
-         from krilin.now() as now",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
+    hush(&world).await;
+    made_by_sql(pool).await;
     let late = fired(pool, 2).await;
-    assert!(late[1] <= 1_500, "{late:?}");
+    assert!(late[1] <= 10_500, "{late:?}");
     running.stop().await;
     let held: bool =
         sqlx::query_scalar("select held_until > krilin.now() from krilin.scheduler").fetch_one(pool).await.unwrap();
-    assert!(!held, "who stops gives the first look back");
+    assert!(!held, "who stops gives the first fire back");
+}
+
+#[tokio::test]
+async fn a_scheduler_hears_of_what_is_made_when_its_transaction_commits() {
+    let world = World::new().await;
+    let pool = &world.pool;
+    let running = Running::start(pool);
+    // Its longest sleep is far longer than this may take.
+    soon(pool, &schedules(pool), 10).await;
+    fired(pool, 1).await;
+    let mut transaction = pool.begin().await.unwrap();
+    made_by_sql(&mut *transaction).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    transaction.commit().await.unwrap();
+    let late = fired(pool, 2).await;
+    assert!(late[1] >= 500 && late[1] <= 3_000, "{late:?}");
+    running.stop().await;
+}
+
+/// Failure 1: notices that do not come.
+#[tokio::test]
+async fn a_scheduler_that_does_not_listen_fires_within_a_second() {
+    let world = World::new().await;
+    let pool = &world.pool;
+    hush(&world).await;
+    let running = Running::start(pool);
+    let listening = "from pg_stat_activity where datname = current_database() and query like 'select s.tzdata%'";
+    let cut = format!("select count(pg_terminate_backend(pid)) {listening}");
+    let cut = || sqlx::query_scalar(sqlx::AssertSqlSafe(cut.as_str())).fetch_one(pool);
+    until(async || cut().await.ok().filter(|cut: &i64| *cut > 0)).await;
+    // It looks at once when it ceases to listen, and listens again after three seconds.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    made_by_sql(pool).await;
+    let late = fired(pool, 1).await;
+    assert!(late[0] <= 1_500, "{late:?}");
+    running.stop().await;
 }
 
 /// Failure 2: a listener or a pool that never recovers.
@@ -122,15 +167,12 @@ async fn what_a_dead_scheduler_owed_another_fires_soon() {
     let world = World::new().await;
     let (pool, schedules) = (&world.pool, schedules(&world.pool));
     let first = Running::start(pool);
-    until(async || {
-        let held = sqlx::query_scalar("select held_until > krilin.now() from krilin.scheduler");
-        held.fetch_one(pool).await.ok().filter(|held: &bool| *held)
-    })
-    .await;
+    soon(pool, &schedules, 10).await;
+    fired(pool, 1).await;
     let second = Running::start(pool);
     first.kill().await;
     soon(pool, &schedules, 10).await;
-    let late = fired(pool, 1).await;
-    assert!(late[0] <= 3_500, "{late:?}");
+    let late = fired(pool, 2).await;
+    assert!(late[1] <= 3_500, "{late:?}");
     second.stop().await;
 }

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use clap::Args;
 use serde::Serialize;
+use tokio::task::JoinError;
 
 use crate::{
     cli::{
@@ -21,7 +22,7 @@ use crate::{
     web::operator::Operated,
 };
 
-/// The most connections of a scheduler: two transactions at once, one that looks, one that listens, and one for notices.
+/// The most connections of a scheduler: two transactions at once, one that listens and looks, and one for the metrics.
 const CONNECTIONS: u32 = 4;
 
 /// Fire what is due.
@@ -80,6 +81,11 @@ impl Role {
 
     /// Fires until the wish to stop. To be called before `supervisor` could think that all parts are there.
     pub(in crate::cli) async fn run(self, stop: Stop, supervisor: &Supervisor) {
-        self.0.run(stop.requested(), supervisor.part()).await;
+        let running = self.0.run(stop.requested(), supervisor.part());
+        // On the thread that waits for the sockets, too: this one would have to be woken by it at every answer.
+        let ended = tokio::spawn(running).await;
+        if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
