@@ -1,9 +1,9 @@
 //! The scheduler: looks when the earliest schedule is due, and makes its jobs.
 //!
 //! The fire's row in the ledger, its job and the schedule's next fire commit together, so any number of schedulers is
-//! safe and one that is killed loses nothing. A one-row lease says who fires first; the others fire
-//! what is [`STANDBY`] overdue. Refuses to rely on notices, and to let one schedule stand in the way of the others: one that
-//! cannot be written is parked alone.
+//! safe and one that is killed loses nothing. A one-row lease says who fires first; the others fire what is [`STANDBY`]
+//! overdue. Refuses to rely on notices, and to let one schedule stand in the way of the others: one that cannot be written is
+//! parked alone.
 
 use std::{
     future::Future,
