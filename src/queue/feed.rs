@@ -323,6 +323,7 @@ impl Feeder {
         }
         let (claim, mut db) = (self.claim_of(limit), self.ground.relaxed.take().await?);
         let claimed = match turn {
+            None if self.turns.goes_on() => leases::claim_on(&mut *db, claim, after).await,
             None => leases::claim(&mut *db, claim, after).await,
             Some(turn) => leases::claim_in_turn(&mut *db, &[], claim, turn).await,
         };

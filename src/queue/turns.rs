@@ -10,6 +10,10 @@ use crate::store::leases::{Claimed, Turn};
 /// A queue that had users, keys or limits is claimed from by turns for this long after the last were seen: going back and
 /// forth would cost a statement each time.
 const KEPT: Duration = Duration::from_mins(1);
+/// In front of a backlog only one claim in so long looks whether the queue has users, keys or limits.
+const LOOK: Duration = Duration::from_millis(100);
+/// A backlog: as much as one claim was allowed, and at least so much.
+const MANY: usize = 64;
 /// The most claims in a row that find nothing although there may be more, before the next waits for the poll.
 const EMPTY_MAX: u32 = 16;
 
@@ -36,6 +40,8 @@ impl Share {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     until: Option<Instant>,
+    /// Nothing of the kind was seen, and there is a backlog: so it was found then.
+    backlog: Option<Instant>,
     turn: Turn,
     empty: u32,
     held: bool,
@@ -54,17 +60,24 @@ impl Turns {
         Some(Turn { allowed, ..self.turn })
     }
 
+    /// Whether the next claim, which is not by turns, need not look for users, keys and limits.
+    pub(super) fn goes_on(&self) -> bool {
+        self.backlog.is_some_and(|at| at.elapsed() < LOOK)
+    }
+
     /// Learns from a claim of at most `limit` jobs; says whether the next may find some at once.
     pub(super) fn learn(&mut self, claimed: &Claimed, limit: usize) -> bool {
         let now = Instant::now();
         let was_plain = self.until.is_none();
-        if claimed.lanes {
+        if claimed.lanes == Some(true) {
             self.until = Some(now + KEPT);
         } else if self.until.is_some_and(|until| until < now) {
             self.until = None;
         }
+        let full = claimed.jobs.len() >= limit;
+        self.learn_backlog(claimed.lanes, full, limit);
         let Some(flow) = &claimed.flow else {
-            return claimed.jobs.len() >= limit || claimed.lanes && was_plain;
+            return full || claimed.lanes.is_none_or(|lanes| lanes && was_plain);
         };
         self.turn = flow.turn;
         self.held = flow.held;
@@ -73,6 +86,14 @@ impl Turns {
         let nothing = flow.picked == 0;
         self.empty = if nothing { self.empty + 1 } else { 0 };
         first_share || (flow.more || flow.picked > claimed.jobs.len()) && self.empty < EMPTY_MAX
+    }
+
+    fn learn_backlog(&mut self, lanes: Option<bool>, full: bool, limit: usize) {
+        match lanes {
+            Some(lanes) => self.backlog = (!lanes && full && limit >= MANY).then(Instant::now),
+            None if !full => self.backlog = None,
+            None => {}
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "units are at most a thousand million")]
@@ -96,5 +117,37 @@ impl Turns {
     /// The bell rang, or the poll is due: what was found empty may not be any more.
     pub(super) fn look_again(&mut self) {
         self.empty = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_in_front_of_a_backlog_and_only_for_a_while_nobody_looks_for_users() {
+        let mut turns = Turns::default();
+        let mut learn = |lanes, full, limit| {
+            turns.learn_backlog(lanes, full, limit);
+            turns.goes_on()
+        };
+        assert!(!learn(Some(false), false, MANY), "nothing more waits");
+        assert!(!learn(Some(false), true, MANY - 1), "a few");
+        assert!(!learn(Some(true), true, MANY), "users");
+        assert!(learn(Some(false), true, MANY) && learn(None, true, MANY));
+        assert!(!learn(None, false, MANY), "who did not look does not know what is left");
+        turns.learn_backlog(Some(false), true, MANY);
+        turns.backlog = Instant::now().checked_sub(LOOK);
+        turns.learn_backlog(None, true, MANY);
+        assert!(!turns.goes_on(), "for long enough");
+    }
+
+    #[test]
+    fn who_did_not_look_claims_again() {
+        let mut turns = Turns::default();
+        assert!(turns.learn(&Claimed::default(), MANY));
+        assert!(!turns.learn(&Claimed { lanes: Some(false), ..Claimed::default() }, MANY));
+        assert!(turns.learn(&Claimed { lanes: Some(true), ..Claimed::default() }, MANY));
+        assert!(turns.next().is_some());
     }
 }

@@ -10,13 +10,13 @@ use krilin::{
         id::{JobId, UserId, WorkerId},
         job::{ClaimedJob, Lease, NewJob},
     },
-    queue::reaper::Reaper,
+    queue::{reaper::Reaper, worker::Lane},
     store::leases::{self, Claim, Claimed, Ending, Turn},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::kinds::{BATCH, Kit, job};
+use crate::kinds::{BATCH, Kit, job, until};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -85,7 +85,25 @@ async fn a_limit_of_the_queue_holds_under_many_claimers_at_once() {
     kit.enqueue(BATCH, json!({})).await;
     let claim = Claim { queue: "test", limit: 9, worker_id: WorkerId::new(&SystemClock), lease: LEASE };
     let plain = leases::claim(&kit.world.pool, claim, None).await.unwrap();
-    assert!(plain.jobs.is_empty() && plain.lanes);
+    assert!(plain.jobs.is_empty() && plain.lanes == Some(true));
+    let plain = leases::claim_on(&kit.world.pool, claim, None).await.unwrap();
+    assert!(plain.jobs.is_empty() && plain.lanes.is_none());
+}
+
+#[tokio::test]
+async fn a_users_job_is_found_while_a_backlog_of_nobodys_lasts() {
+    let mut kit = Kit::new().await;
+    kit.options.lanes = vec![Lane::new("test", 100)];
+    for _ in 0..3 {
+        kit.queue.enqueue_many((0..10_000).map(|_| job(BATCH, json!({}))).collect()).await.unwrap();
+    }
+    let worker = kit.worker();
+    let drained = "select count(*) from krilin.job_history";
+    until(async || (kit.count(drained).await > 1_000).then_some(())).await;
+    let users = kit.queue.enqueue_many(vec![of(user(1))]).await.unwrap()[0].job_id;
+    kit.ended(users).await;
+    assert!(kit.count("select count(*) from krilin.jobs where state = 'ready'").await > 0, "it went first");
+    assert!(worker.stop().await);
 }
 
 #[tokio::test]

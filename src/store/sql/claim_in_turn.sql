@@ -28,7 +28,6 @@ history as (
         started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result::jsonb, error::jsonb, created_at,
         clock.now
     from ending, clock
-    returning id
 ),
 -- Counting the endings first makes their places free for the pick.
 picked as materialized (
@@ -57,7 +56,7 @@ from (
             select from krilin.jobs w
             where w.state = 'ready' and w.queue = $1 and (w.user_id is not null or w.concurrency_key is not null)
         ) as lanes,
-        case when (select count(*) from history) < cardinality($5) then array(select id from history) end as ended,
+        case when (select count(*) from ending) < cardinality($5) then array(select id from ending) end as ended,
         cardinality(p.picked) as picked, p.next_turn, p.next_left, p.more, p.held, p.units_taken, p.share, p.share_period
     from picked p
 ) as flow

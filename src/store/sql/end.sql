@@ -30,6 +30,5 @@ history as (
         started_at, unique_key, concurrency_key, parent_id, cause, trace_parent, progress, result::jsonb, error::jsonb, created_at,
         clock.now
     from ending, clock
-    returning id
 )
-select case when (select count(*) from history) < cardinality($1) then array(select id from history) end as ended
+select case when (select count(*) from ending) < cardinality($1) then array(select id from ending) end as ended

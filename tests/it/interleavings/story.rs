@@ -178,7 +178,11 @@ impl<'a> Story<'a> {
         };
         let endings: Vec<_> = endings.into_iter().map(|(_, ending)| ending).collect();
         leases::end(&self.kit.world.pool, &endings).await.unwrap();
-        let claimed = leases::claim(&self.kit.world.pool, claim, None).await.unwrap();
+        let claimed = if limit % 2 == 0 {
+            leases::claim(&self.kit.world.pool, claim, None).await.unwrap()
+        } else {
+            leases::claim_on(&self.kit.world.pool, claim, None).await.unwrap()
+        };
         assert_eq!(claimed.jobs.iter().map(|(job, _)| job.id).collect::<Vec<_>>(), expected, "the claim, in its order");
         for (claimed, lease) in claimed.jobs {
             let job = self.jobs.get_mut(&claimed.id).unwrap();
