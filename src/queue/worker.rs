@@ -48,6 +48,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub const POLL: Duration = Duration::from_millis(950);
 /// How long what runs may go on when the worker is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(20);
+/// The loops that lanes share begin one after the other, so far apart. A worker that starts in front of a backlog begins with
+/// that; and loops that begin all at once would each open a connection, for which most would never have a use again.
+const APART: Duration = Duration::from_millis(100);
 /// What recording the last endings may take after that.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often a worker says that it is there, and after how many such times of silence it is forgotten.
@@ -183,14 +186,16 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let promoting =
         promoter::keep(relaxed.clone(), ground.notices.clone(), ground.metrics.clone(), ground.scheduled.clone());
     let standing = standing::keep(options.supervisor.clone(), relaxed.clone(), ground.leases.clone(), lanes.clone());
+    let presence = be_present(relaxed.clone(), id, (lanes, registry.kinds()), ground.metrics.clone());
+    let stopping = stopper::keep(relaxed, ground.leases.clone(), ground.notices.clone());
     let loops = vec![
-        tokio::spawn(standing),
         tokio::spawn(async move { leases.keep(&beats, &metrics, &pulse).await }),
-        tokio::spawn(reaper.keep()),
-        tokio::spawn(promoting),
-        tokio::spawn(stopper::keep(relaxed.clone(), ground.leases.clone(), ground.notices.clone())),
-        tokio::spawn(retain(queue.clone())),
-        tokio::spawn(be_present(relaxed, id, (lanes, registry.kinds()), ground.metrics.clone())),
+        after(1, promoting),
+        after(2, presence),
+        after(3, stopping),
+        after(4, reaper.keep()),
+        after(5, standing),
+        after(6, retain(queue.clone())),
     ];
     let running = tokio::spawn(async move {
         if let Err(error) = monitor.run().await {
@@ -210,6 +215,14 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
         pool: pool.clone(),
         _beside: beside,
     }
+}
+
+/// Begins `work` as the `place`th loop.
+fn after(place: u32, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::time::sleep(APART * place).await;
+        work.await;
+    })
 }
 
 fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Arc<Drain>, LaneBackend) {
