@@ -11,15 +11,17 @@ export const payload = () => ({ habit: 'read', day: '2026-01-01' });
 // What the handlers of this process have seen; a job's handler calls `seen.one()` and returns.
 export const seen = {
   count: 0,
+  wanted: 0,
   timed: false,
   latest: [],
   wake: () => {},
   one() {
     if (this.timed) this.latest.push(performance.now());
     this.count += 1;
-    this.wake();
+    if (this.count === this.wanted) this.wake();
   },
   async until(count) {
+    this.wanted = count;
     while (this.count < count) await new Promise((resolve) => { this.wake = resolve; });
   },
 };
@@ -40,8 +42,12 @@ async function drain(system, jobs) {
   const begun = performance.now();
   await system.work(true);
   await seen.until(jobs);
-  while ((await system.left()) > 0) await sleep(LOOK_MS);
-  return rate(jobs, begun);
+  for (;;) {
+    // The look that finds nothing left tells of the moment in which it began. What it takes is no work of the system's.
+    const said = rate(jobs, begun);
+    if ((await system.left()) === 0) return said;
+    await sleep(LOOK_MS);
+  }
 }
 
 async function pickup(system, jobs, gap, alone) {

@@ -44,6 +44,8 @@ pub static SEEN: LazyLock<Seen> = LazyLock::new(Seen::default);
 #[derive(Default)]
 pub struct Seen {
     count: AtomicUsize,
+    /// How many somebody waits for. Only that one wakes: to be woken for each would cost more than many a job.
+    wanted: AtomicUsize,
     began: Notify,
     latest: Mutex<VecDeque<Instant>>,
     timed: std::sync::atomic::AtomicBool,
@@ -55,13 +57,15 @@ impl Seen {
         if self.timed.load(Ordering::Relaxed) {
             self.latest.lock().unwrap_or_else(PoisonError::into_inner).push_back(Instant::now());
         }
-        self.count.fetch_add(1, Ordering::Release);
-        self.began.notify_one();
+        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.wanted.load(Ordering::SeqCst) {
+            self.began.notify_one();
+        }
     }
 
-    /// Waits until that many handlers have begun.
+    /// Waits until that many handlers have begun; one waits at a time.
     pub async fn until(&self, count: usize) {
-        while self.count.load(Ordering::Acquire) < count {
+        self.wanted.store(count, Ordering::SeqCst);
+        while self.count.load(Ordering::SeqCst) < count {
             let _ = tokio::time::timeout(Duration::from_millis(50), self.began.notified()).await;
         }
     }
@@ -77,7 +81,7 @@ pub trait System: Sized + Sync {
     /// What keeps a worker alive; dropped when the process ends.
     type Worker;
 
-    /// Connects to the database.
+    /// Connects to the database: one connection is open then.
     fn connect(url: &str) -> impl Future<Output = Self>;
     /// Installs the schema.
     fn setup(&self) -> impl Future<Output = ()>;
@@ -164,10 +168,14 @@ async fn drain<S: System>(system: &S, jobs: usize) -> Value {
     let begun = Instant::now();
     let _worker = system.work(true).await;
     SEEN.until(jobs).await;
-    while system.left().await > 0 {
+    loop {
+        // The look that finds nothing left tells of the moment in which it began. What it takes is no work of the system's.
+        let said = rate(jobs, begun);
+        if system.left().await == 0 {
+            return said;
+        }
         sleep(LOOK).await;
     }
-    rate(jobs, begun)
 }
 
 /// Times from before the enqueuing to the handler. One at a time when `alone`; else at a pace, however long each takes.

@@ -117,8 +117,9 @@ impl Ground {
         if system.kind == Kind::Ours {
             let mut owner = PgConnection::connect(&self.owned).await.expect("the owner may connect");
             schema::migrate(&mut owner).await.expect("the migrations apply to an empty database");
-            let effects = "create table krilin.bench_effects (id uuid primary key, day text not null)";
-            sqlx::raw_sql(effects).execute(&mut owner).await.expect("the owner may create a table");
+            let bench = "create table krilin.bench_effects (id uuid primary key, day text not null);
+                         grant truncate on krilin.jobs, krilin.job_history, krilin.bench_effects to krilin_runtime";
+            sqlx::raw_sql(bench).execute(&mut owner).await.expect("the owner may create a table");
         } else {
             let create = format!("create database {}", database(system.name));
             sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&self.admin).await.expect("a database");
