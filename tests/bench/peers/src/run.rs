@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use krilin_os::{
@@ -26,8 +26,9 @@ use crate::{http, table::Table, wal};
 /// Jobs of `bulk` and `drain`, and how often a round has them.
 const MANY: usize = 60_000;
 const MANY_TIMES: usize = 2;
-/// Jobs stored one by one: by one producer, by sixteen.
+/// Jobs stored one by one: by one producer, by sixteen; and how often a round has them.
 const SINGLES: [(usize, usize, &str); 2] = [(2_000, 1, "enqueue1"), (8_000, 16, "enqueue16")];
+const SINGLES_TIMES: usize = 3;
 /// Jobs of the coalesced limit and of those over HTTP, which are faster.
 const SINGLES_FAST: usize = 64_000;
 /// Jobs in a transaction each.
@@ -38,6 +39,8 @@ const PICKUPS: [usize; 2] = [200, 10];
 const PACED: [usize; 2] = [200, 2];
 /// How long an idle worker is up before its memory is read, in seconds.
 const IDLE: usize = 4;
+/// How long a command may take before it is ended and counts as one that failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the memory of a draining worker is read.
 const SAMPLE: Duration = Duration::from_millis(10);
 
@@ -130,7 +133,7 @@ impl Ground {
     /// One round: every measure once or a few times, but for the steady load.
     pub async fn round(&mut self, system: &System, table: &mut Table) {
         let name = system.name;
-        for (jobs, producers, measure) in SINGLES {
+        for (jobs, producers, measure) in [SINGLES; SINGLES_TIMES].into_iter().flatten() {
             self.empty(system).await;
             self.rate(system, "enqueue", &[jobs, producers], measure, table).await;
         }
@@ -253,10 +256,11 @@ impl Ground {
         command.arg(name).arg((self.urls)(system.name)).args(numbers.iter().map(usize::to_string));
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut memory = Memory::default();
+        let (mut memory, begun) = (Memory::default(), Instant::now());
         let line = loop {
             match tokio::time::timeout(SAMPLE, lines.next_line()).await {
                 Ok(line) => break line.map_err(|error| error.to_string())?,
+                Err(_) if begun.elapsed() > PATIENCE => return Err(format!("it said nothing for {PATIENCE:?}")),
                 Err(_) => memory.look(&child),
             }
         };
