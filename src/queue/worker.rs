@@ -48,9 +48,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub const POLL: Duration = Duration::from_millis(950);
 /// How long what runs may go on when the worker is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(20);
-/// The loops that lanes share begin one after the other, so far apart. A worker that starts in front of a backlog begins with
-/// that; and loops that begin all at once would each open a connection, for which most would never have a use again.
-const APART: Duration = Duration::from_millis(100);
+/// The loops that lanes share begin so long after these: a worker that starts in front of a backlog begins with that, and not
+/// with half a dozen connections at once.
+const LOOPS_BEGIN: Duration = Duration::from_millis(300);
 /// What recording the last endings may take after that.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often a worker says that it is there, and after how many such times of silence it is forgotten.
@@ -190,12 +190,12 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     let stopping = stopper::keep(relaxed, ground.leases.clone(), ground.notices.clone());
     let loops = vec![
         tokio::spawn(async move { leases.keep(&beats, &metrics, &pulse).await }),
-        after(1, promoting),
-        after(2, presence),
-        after(3, stopping),
-        after(4, reaper.keep()),
-        after(5, standing),
-        after(6, retain(queue.clone())),
+        soon(promoting),
+        soon(presence),
+        soon(stopping),
+        soon(reaper.keep()),
+        soon(standing),
+        soon(retain(queue.clone())),
     ];
     let running = tokio::spawn(async move {
         if let Err(error) = monitor.run().await {
@@ -217,10 +217,10 @@ pub fn start(queue: &Queue, registry: &Registry, pool: &PgPool, options: &Worker
     }
 }
 
-/// Begins `work` as the `place`th loop.
-fn after(place: u32, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+/// Begins a loop, after [`LOOPS_BEGIN`].
+fn soon(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
-        tokio::time::sleep(APART * place).await;
+        tokio::time::sleep(LOOPS_BEGIN).await;
         work.await;
     })
 }
