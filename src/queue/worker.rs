@@ -48,11 +48,11 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub const POLL: Duration = Duration::from_millis(950);
 /// How long what runs may go on when the worker is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(20);
+/// What recording the last endings may take after that.
+const FLUSH: Duration = Duration::from_secs(5);
 /// The loops that lanes share begin so long after these: a worker that starts in front of a backlog begins with that, and not
 /// with half a dozen connections at once.
 const LOOPS_BEGIN: Duration = Duration::from_millis(300);
-/// What recording the last endings may take after that.
-const FLUSH: Duration = Duration::from_secs(5);
 /// How often a worker says that it is there, and after how many such times of silence it is forgotten.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(3);
 const PRESENCE_FORGOTTEN: u32 = 20;

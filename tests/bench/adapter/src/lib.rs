@@ -44,7 +44,7 @@ pub static SEEN: LazyLock<Seen> = LazyLock::new(Seen::default);
 #[derive(Default)]
 pub struct Seen {
     count: AtomicUsize,
-    /// How many somebody waits for. Only that one wakes: to be woken for each would cost more than many a job.
+    /// How many somebody waits for. Only that one wakes: to be woken for each takes time from the jobs.
     wanted: AtomicUsize,
     began: Notify,
     latest: Mutex<VecDeque<Instant>>,
