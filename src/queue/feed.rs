@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    claims::{Claims, With},
     ends::Ends,
     execute::{Ack, Verdict, Work},
     floor::Floor,
@@ -34,7 +35,7 @@ use crate::{
     },
     store::{
         Error, Stack, children,
-        leases::{self, Claim, Claimed, Ending, Place, PutBack, Turn},
+        leases::{Claimed, Ending, PutBack},
     },
     supervisor::Part,
 };
@@ -68,6 +69,7 @@ pub(super) struct Feeder {
     pub(super) inbox: Arc<Inbox>,
     pub(super) bell: Arc<Notify>,
     pub(super) kept: Kept,
+    pub(super) claims: Claims,
     pub(super) ends: Ends,
     pub(super) turns: Turns,
     pub(super) pace: Pace,
@@ -235,6 +237,7 @@ impl Feeder {
         if !self.kept.backs.is_empty() {
             self.put_back().await?;
         }
+        let asked = Instant::now();
         let (claimed, more) = match self.claim(limit).await {
             Err(error) if error.is_of_the_row() && !self.kept.endings.is_empty() => {
                 self.end_one_by_one().await?;
@@ -245,14 +248,14 @@ impl Feeder {
         if self.kept.endings.is_empty() {
             self.kept.since = None;
         }
-        self.hold(claimed);
+        self.hold(claimed, asked);
         self.wake_parents().await;
         Ok(more)
     }
 
-    /// Puts what was claimed on the shelf.
-    fn hold(&mut self, claimed: Vec<(ClaimedJob, Lease)>) {
-        let signals = self.ground.leases.hold(claimed.iter().map(|(_, lease)| lease));
+    /// Puts on the shelf what was claimed, of which it is known that it was not claimed before `asked`.
+    fn hold(&mut self, claimed: Vec<(ClaimedJob, Lease)>, asked: Instant) {
+        let signals = self.ground.leases.hold(claimed.iter().map(|(_, lease)| lease), asked);
         self.ground.metrics.held(self.ground.leases.count());
         self.kept.outstanding += claimed.len();
         let now = Instant::now();
@@ -288,15 +291,18 @@ impl Feeder {
             // Side by side with the claim, on another of Postgres' processes: neither needs what the other comes to.
             self.ends.begin(mem::take(&mut self.kept.endings));
         }
-        let turn = if limit > 0 { self.turns.next() } else { None };
-        let (begun, look) = (Instant::now(), self.floor.next());
-        match self.take(limit, turn, look.after()).await? {
-            Some(claimed) => {
-                self.floor.learn(look, begun, &claimed);
-                Ok(self.learn(claimed, limit))
-            }
-            None => Ok((Vec::new(), false)),
+        if limit == 0 {
+            return Ok((Vec::new(), false));
         }
+        let (begun, look) = (Instant::now(), self.floor.next());
+        let with = match self.turns.next() {
+            Some(turn) => With::Turn(turn),
+            None if self.turns.goes_on() => With::Nothing(look.after()),
+            None => With::Look(look.after()),
+        };
+        let claimed = self.claims.take(limit, with).await?;
+        self.floor.learn(look, begun, &claimed);
+        Ok(self.learn(claimed, limit))
     }
 
     /// Learns what became of the ends under way, if there are any. Those that were not stored are kept.
@@ -317,40 +323,26 @@ impl Feeder {
         Ok(())
     }
 
-    async fn take(&self, limit: usize, turn: Option<Turn>, after: Option<Place>) -> Result<Option<Claimed>, Error> {
-        if limit == 0 {
-            return Ok(None);
-        }
-        let (claim, mut db) = (self.claim_of(limit), self.ground.relaxed.take().await?);
-        let claimed = match turn {
-            None if self.turns.goes_on() => leases::claim_on(&mut *db, claim, after).await,
-            None => leases::claim(&mut *db, claim, after).await,
-            Some(turn) => leases::claim_in_turn(&mut *db, &[], claim, turn).await,
-        };
-        db.after(claimed).map(Some)
-    }
-
     /// In one statement: what ends lets in what waits for a limit.
     async fn end_and_claim(&mut self, limit: usize) -> Result<(Vec<(ClaimedJob, Lease)>, bool), Error> {
         let turn = self.turns.next().unwrap_or_default();
-        let mut db = self.ground.durable.take().await?;
-        let claimed = leases::claim_in_turn(&mut *db, &self.kept.endings, self.claim_of(limit), turn).await;
-        let mut claimed = db.after(claimed)?;
-        let endings = mem::take(&mut self.kept.endings);
-        self.ended(&endings, claimed.ended.take());
-        Ok(self.learn(claimed, limit))
+        let endings: Arc<[Ending]> = mem::take(&mut self.kept.endings).into();
+        match self.claims.take(limit, With::Endings(endings.clone(), turn)).await {
+            Ok(mut claimed) => {
+                self.ended(&endings, claimed.ended.take());
+                Ok(self.learn(claimed, limit))
+            }
+            Err(error) => {
+                self.kept.endings = endings.to_vec();
+                Err(error)
+            }
+        }
     }
 
     fn learn(&mut self, claimed: Claimed, limit: usize) -> (Vec<(ClaimedJob, Lease)>, bool) {
         let more = self.turns.learn(&claimed, limit);
         self.ground.metrics.claimed(&self.lane.queue, &claimed.waited);
         (claimed.jobs, more)
-    }
-
-    fn claim_of(&self, limit: usize) -> Claim<'_> {
-        let leases = &self.ground.leases;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        Claim { queue: &self.lane.queue, limit, worker_id: leases.worker_id, lease: leases.length }
     }
 
     fn ended(&mut self, endings: &[Ending], found: Option<Vec<JobId>>) {
@@ -380,6 +372,7 @@ impl Feeder {
     }
 
     async fn put_back(&mut self) -> Result<(), Error> {
+        self.kept.backs.sort_by_key(|back| back.lease.job_id);
         let found = self.ends.put_back(&self.kept.backs).await?;
         let backs = mem::take(&mut self.kept.backs);
         if backs.iter().any(|back| back.wait.is_some()) {

@@ -25,10 +25,14 @@ pub(super) struct Kept {
     pub(super) outstanding: usize,
 }
 
+/// A job goes back as if it had never been claimed.
+pub(super) fn untouched(lease: Lease) -> PutBack {
+    PutBack { lease, wait: None, spent: false, outcome: None, error: None }
+}
+
 impl Kept {
     /// Jobs that were not begun: they go back without having cost an attempt.
     pub(super) fn give_back(&mut self, leases: impl IntoIterator<Item = Lease>) {
-        let untouched = |lease| PutBack { lease, wait: None, spent: false, outcome: None, error: None };
         self.backs.extend(leases.into_iter().map(untouched));
     }
 
@@ -40,11 +44,14 @@ impl Kept {
         }
     }
 
-    /// Two batches that free the same parents lock them in the same order.
+    /// Two batches that free the same parents lock them in the same order; without parents, jobs are locked in the order in
+    /// which a heartbeat does it.
     pub(super) fn order(&mut self) {
         let Self { endings, parents, .. } = self;
-        if !parents.is_empty() {
-            endings.sort_by_key(|ending| parents.get(&ending.lease.job_id).copied());
+        if parents.is_empty() {
+            endings.sort_by_key(|ending| ending.lease.job_id);
+        } else {
+            endings.sort_by_key(|ending| (parents.get(&ending.lease.job_id).copied(), ending.lease.job_id));
         }
     }
 

@@ -96,20 +96,25 @@ pub(super) struct Leases {
     /// How long a lease lasts unrenewed.
     pub(super) length: Duration,
     held: Mutex<HashMap<Lease, Held>>,
+    /// Rings when some are as old as that when they are held: the answer to their claim took long.
+    aged: Notify,
 }
 
 impl Leases {
     pub(super) fn new(worker_id: WorkerId, length: Duration) -> Self {
-        Self { worker_id, length, held: Mutex::default() }
+        Self { worker_id, length, held: Mutex::default(), aged: Notify::new() }
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Lease, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of freshly claimed leases; gives their signals in the same order.
-    pub(super) fn hold<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Vec<Cancelled> {
-        let (since, mut held) = (Instant::now(), self.held());
+    /// Takes note of freshly claimed leases, which may be as old as `since`; gives their signals in the same order.
+    pub(super) fn hold<'a>(&self, leases: impl Iterator<Item = &'a Lease>, since: Instant) -> Vec<Cancelled> {
+        if since.elapsed() >= self.age() {
+            self.aged.notify_one();
+        }
+        let mut held = self.held();
         leases
             .map(|lease| {
                 let cancelled = Cancelled::default();
@@ -146,12 +151,20 @@ impl Leases {
         self.held().len()
     }
 
-    /// Those old enough to be renewed.
+    /// Younger ones wait for the next heartbeat.
+    fn age(&self) -> Duration {
+        self.length / HEARTBEATS_PER_LEASE / 2
+    }
+
+    /// Those old enough to be renewed. Two statements about the same jobs lock them in the same order, or Postgres finds the
+    /// deadlock after a second and one of them fails.
     fn due(&self) -> Vec<Lease> {
-        let age = self.length / HEARTBEATS_PER_LEASE / 2;
+        let age = self.age();
         let held = self.held();
         let due = held.iter().filter(|(_, held)| held.since.elapsed() >= age);
-        due.map(|(lease, _)| *lease).collect()
+        let mut due: Vec<_> = due.map(|(lease, _)| *lease).collect();
+        due.sort_unstable_by_key(|lease| lease.job_id);
+        due
     }
 
     fn lose(&self, leases: impl Iterator<Item = Lease>) -> usize {
@@ -182,7 +195,7 @@ impl Leases {
         let interval = self.length / HEARTBEATS_PER_LEASE;
         let mut wait = interval;
         loop {
-            tokio::time::sleep(wait).await;
+            let _ = tokio::time::timeout(wait, self.aged.notified()).await;
             let beat = self.beat(db).await;
             metrics.ticked(Loop::Heartbeat, beat.is_ok());
             wait = match beat {

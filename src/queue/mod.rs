@@ -2,6 +2,7 @@
 //! Refuses to know what jobs are about, and has never heard of HTTP or of apps.
 
 mod backend;
+mod claims;
 pub mod complete;
 mod ends;
 mod enqueue;

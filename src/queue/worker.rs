@@ -17,6 +17,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use super::{
     Queue,
     backend::LaneBackend,
+    claims::Claims,
     ends::Ends,
     execute::Execute,
     feed::{Feeder, Ground},
@@ -238,6 +239,7 @@ fn lane_backend(lane: &Lane, poll: Duration, ground: &Ground, part: Part) -> (Ar
         inbox: inbox.clone(),
         bell: ground.notices.lane(&lane.queue),
         kept: Kept::default(),
+        claims: Claims::new(&lane.queue, ground),
         ends: Ends::new(&ground.durable),
         turns: Turns::default(),
         pace: Pace::default(),

@@ -12,7 +12,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{Error, within};
+use super::{Error, eventually, within};
 use crate::model::{
     error::{Code, CtxError},
     id::{AppId, JobId, LeaseToken, WorkerId},
@@ -120,7 +120,8 @@ pub async fn end(db: impl PgExecutor<'_>, endings: &[Ending]) -> Result<Option<V
 }
 
 /// Claims the next jobs: only those with neither user nor concurrency key, and of a queue with limits none. Looks
-/// only at what stands behind `after`.
+/// only at what stands behind `after`. Like all claims it waits for its answer as long as it takes, for jobs may be its
+/// holder's by then; whoever waits less for it must keep it going.
 pub async fn claim(db: impl PgExecutor<'_>, claim: Claim<'_>, after: Option<Place>) -> Result<Claimed, Error> {
     const STATEMENT: &str = concat!(
         "-- claim, with a look at what it leaves\nwith claimed as (\n",
@@ -144,7 +145,7 @@ async fn plain(
 ) -> Result<Claimed, Error> {
     let (rank, seq) = after.unwrap_or((i64::MIN, i64::MIN));
     let statement = with_claim(sqlx::query(statement), claim).bind(rank).bind(seq);
-    within(gather(statement.fetch(db))).await
+    eventually(gather(statement.fetch(db))).await
 }
 
 /// Ends the jobs of `endings`, then claims the next ones by turns, with all limits, in one statement.
@@ -156,7 +157,7 @@ pub async fn claim_in_turn(
 ) -> Result<Claimed, Error> {
     let statement = with_claim(sqlx::query(include_str!("sql/claim_in_turn.sql")), claim);
     let statement = with_endings(statement, endings).bind(turn.line).bind(turn.left).bind(turn.allowed);
-    within(gather(statement.fetch(db))).await
+    eventually(gather(statement.fetch(db))).await
 }
 
 type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, PgArguments>;

@@ -56,6 +56,9 @@ pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest to wait for an answer when even `statement_timeout` did not end the wait (a dead network, a stopped server).
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The longest to wait for what must be known however late it comes.
+pub const LATE_ANSWER_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// How many prepared statements a connection keeps: the queue's, and some twenty for each app in use.
 pub const STATEMENTS_KEPT: usize = 256;
 
@@ -83,6 +86,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// There was no answer within `time`.
+    pub fn unanswered(time: Duration) -> Self {
+        Self::Unavailable(format!("no answer within {} s", time.as_secs()))
+    }
+
     /// The name of the violated constraint, where that is what happened.
     pub fn constraint(&self) -> Option<&str> {
         match self {
@@ -172,6 +180,20 @@ impl From<Error> for Failure {
 /// source the statement stands: one statement is one function, so that is its name.
 #[track_caller]
 pub fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> impl Future<Output = Result<T, Error>> {
+    within_time(ANSWER_TIMEOUT, work)
+}
+
+/// The same, at most [`LATE_ANSWER_TIMEOUT`]: for a caller who waits less and then leaves the wait to somebody else.
+#[track_caller]
+fn eventually<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> impl Future<Output = Result<T, Error>> {
+    within_time(LATE_ANSWER_TIMEOUT, work)
+}
+
+#[track_caller]
+fn within_time<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> impl Future<Output = Result<T, Error>> {
     let caller = std::panic::Location::caller();
     let span = tracing::debug_span!(
         "db.statement",
@@ -180,10 +202,10 @@ pub fn within<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> impl Fut
         code.file.path = caller.file(),
         code.line.number = caller.line()
     );
-    let answered = async {
-        match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+    let answered = async move {
+        match tokio::time::timeout(time, work).await {
             Ok(result) => result.map_err(Error::from),
-            Err(_) => Err(Error::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+            Err(_) => Err(Error::unanswered(time)),
         }
     };
     answered.instrument(span)

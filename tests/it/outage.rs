@@ -8,13 +8,17 @@ use krilin::{
         error::Code,
         job::{NewJob, State},
     },
-    queue::Queue,
+    queue::{Queue, worker::Lane},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use std::sync::Arc;
 
-use crate::kinds::{BATCH, Kit, OWN, job, until};
+use crate::{
+    kinds::{BATCH, Kit, OWN, PATIENCE, job, until},
+    world::admin_of,
+};
 
 /// Cuts every connection to the world's database but the owner's.
 async fn cut(kit: &Kit) {
@@ -101,6 +105,57 @@ async fn jobs_go_on_after_every_connection_was_cut() {
     let twice = "select count(*) from (select from krilin.test_effects group by job_id having count(*) > 1) as twice";
     assert_eq!(kit.count(twice).await, 0);
     assert!(worker.stop().await);
+}
+
+/// Postgres' processes that stand still, at most until this is dropped.
+struct StandStill(Vec<Pid>);
+
+impl StandStill {
+    /// Those of the world's sessions whose last statement is like `statement`.
+    async fn of(kit: &Kit, statement: &str) -> Self {
+        let pids = sqlx::query_scalar::<_, i32>(
+            "select pid from pg_stat_activity where datname = current_database() and query like $1 and state = 'idle'",
+        );
+        // Only a superuser sees what others' sessions do.
+        let pids = pids.bind(statement).fetch_all(&mut admin_of(&kit.world).await).await.unwrap();
+        let pids: Vec<_> = pids.into_iter().filter_map(Pid::from_raw).collect();
+        pids.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+        Self(pids)
+    }
+}
+
+impl Drop for StandStill {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| kill_process(*pid, Signal::CONT).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_is_claimed_after_its_worker_gave_up_goes_back_at_once() {
+    let mut kit = Kit::new().await;
+    kit.options.lanes = vec![Lane::new("test", 1)];
+    let worker = kit.worker();
+    let warm = kit.enqueue(BATCH, json!({})).await;
+    kit.ended(warm).await;
+    kit.began.recv().await.unwrap();
+    let still = StandStill::of(&kit, "-- claim%").await;
+    assert_eq!(still.0.len(), 1, "the lane claims over one session");
+    for _ in 0..6 {
+        kit.enqueue(BATCH, json!({"do": "block"})).await;
+    }
+    // The lane gave up and claims over another session.
+    tokio::time::timeout(PATIENCE, kit.began.recv()).await.unwrap().unwrap();
+    assert_eq!(kit.count("select count(*) from krilin.jobs where state = 'running'").await, 2);
+    let goes_on = Instant::now();
+    drop(still);
+    // What was claimed has begun once: the time of that stays with the row.
+    let back = "select count(*) from krilin.jobs where state = 'ready' and started_at is not null and attempt = 0";
+    until(async || (kit.count(back).await == 2).then_some(())).await;
+    assert!(goes_on.elapsed() < kit.options.lease / 2, "{:?}", goes_on.elapsed());
+    assert_eq!(kit.count("select count(*) from krilin.jobs where state = 'running'").await, 2);
+    assert_eq!(kit.count("select count(*) from krilin.attempts").await, 0, "nothing was rescued");
+    worker.stop().await;
+    assert_eq!(kit.count("select count(*) from krilin.jobs where state = 'ready'").await, 6);
 }
 
 #[tokio::test]
