@@ -119,14 +119,18 @@ impl StandStill {
         // Only a superuser sees what others' sessions do.
         let pids = pids.bind(statement).fetch_all(&mut admin_of(&kit.world).await).await.unwrap();
         let pids: Vec<_> = pids.into_iter().filter_map(Pid::from_raw).collect();
-        pids.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+        for pid in &pids {
+            kill_process(*pid, Signal::STOP).unwrap();
+        }
         Self(pids)
     }
 }
 
 impl Drop for StandStill {
     fn drop(&mut self) {
-        self.0.iter().for_each(|pid| kill_process(*pid, Signal::CONT).unwrap());
+        for pid in &self.0 {
+            kill_process(*pid, Signal::CONT).unwrap();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -31,6 +31,9 @@ const USER: &str = "Ada";
 const APP: &str = "habit-tracker";
 /// The longest a process may take to be ready or a verb to end.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How often the worker that is to be killed is looked at for a job in hand, and how long apart.
+const CATCHES: usize = 200;
+const CATCH_PAUSE: Duration = Duration::from_millis(5);
 
 /// Server and worker over a throwaway cluster. Children die with this value.
 pub(super) struct Fleet {
@@ -85,11 +88,20 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills the worker as a power cut would; gives how many jobs it had claimed and not ended.
+    /// Kills the worker as a power cut would, if it can be caught at that with a job in hand; gives how many jobs it had
+    /// claimed and not ended.
     pub(super) async fn kill_worker(&mut self) -> anyhow::Result<usize> {
         let mut worker = self.worker.take().context("there is no worker to kill")?;
-        worker.kill().await.context("killing the worker")?;
         let mut connection = store::connect(&self.url, "krilin-demo").await.context("connecting")?;
+        for _ in 0..CATCHES {
+            signal(&worker, Signal::STOP);
+            if health::leases(&mut connection).await.context("counting leases")? > 0 {
+                break;
+            }
+            signal(&worker, Signal::CONT);
+            sleep(CATCH_PAUSE).await;
+        }
+        worker.kill().await.context("killing the worker")?;
         let held = health::leases(&mut connection).await.context("counting leases")?;
         Ok(usize::try_from(held).unwrap_or(0))
     }
@@ -97,9 +109,7 @@ impl Fleet {
     /// Asks server and worker to stop and waits for their end.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         for mut child in [self.worker.take(), self.server.take()].into_iter().flatten() {
-            if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
+            signal(&child, Signal::TERM);
             let status = timeout(PATIENCE, child.wait()).await.context("waiting for a role to stop")??;
             if !status.success() {
                 bail!("a role ended badly when asked to stop: {status}");
@@ -141,6 +151,13 @@ impl Fleet {
         command.args(["--json", "--log-level", "warn"]).env("CREDENTIALS_DIRECTORY", &self.directory);
         command.stdin(Stdio::null()).kill_on_drop(true);
         Ok(command)
+    }
+}
+
+/// Sends `signal` to a child that runs.
+fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        let _ = kill_process(pid, signal);
     }
 }
 
