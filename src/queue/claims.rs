@@ -20,7 +20,6 @@ pub(super) struct Claims {
 }
 
 /// What a claim is to do beside.
-#[derive(Clone)]
 pub(super) enum With {
     /// It takes what has neither user nor key, and looks whether that is right; only behind this place.
     Look(Option<Place>),
@@ -38,7 +37,7 @@ impl Claims {
         Self { queue: queue.into(), ground: ground.clone() }
     }
 
-    /// Claims up to `limit` jobs. Not to be answered within [`ANSWER_TIMEOUT`] is an error, and what was taken goes back later.
+    /// Claims up to `limit` jobs. Without an answer within [`ANSWER_TIMEOUT`] it is an error, and what was taken goes back later.
     pub(super) async fn take(&self, limit: usize, with: With) -> Result<Claimed, Error> {
         let durable = matches!(with, With::Endings(..));
         let mut db = if durable { &self.ground.durable } else { &self.ground.relaxed }.take().await?;
